@@ -1,0 +1,337 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a host knows about its NVIDIA GPUs: nvidia-smi's reports, the PCI bus, the kernel module and CDI specs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import xml.etree.ElementTree as ET
+from html import escape, unescape
+
+try:
+    import yaml
+except ImportError:  # managed hosts need not have PyYAML
+    yaml = None
+
+CDI_KIND = "nvidia.com/gpu"
+
+# Architectures with one compute capability on discrete GPUs; Pascal, Ampere and Blackwell have several.
+COMPUTE_CAPABILITY = {"Volta": "7.0", "Turing": "7.5", "Ada Lovelace": "8.9", "Hopper": "9.0"}
+
+# How nvidia-smi's failures look: problem, exit status (the NVML return code), text. Text is the more reliable.
+SYMPTOMS = (
+    ("gpu_lost", 15, r"GPU is lost|fallen off the bus|Unable to determine the device handle"),
+    ("gpu_lost", 16, r"GPU requires reset"),
+    ("version_mismatch", 18, r"Driver/library version mismatch"),
+    ("driver_not_installed", 12, r"couldn't find libnvidia-ml|NVML Shared Library Not Found"),
+    ("driver_not_loaded", 9, r"couldn't communicate with the NVIDIA driver|Driver Not Loaded"),
+    ("no_gpu", 6, r"No devices were found"),
+)
+
+ADVICE = {
+    "none": "Nothing to do.",
+    "no_gpu": "There is no NVIDIA GPU for this host to use: run the CPU variant, or check that the card is seated, "
+    "powered, and passed through if this is a virtual machine.",
+    "driver_not_installed": "The GPU is on the bus and its driver is not installed: install the NVIDIA driver, and "
+    "reboot if nouveau holds the GPU.",
+    "driver_not_loaded": "The driver's kernel module is not loaded: run `modprobe nvidia`, and if that fails look in "
+    "`dmesg` and `dkms status` for Secure Boot, nouveau, or a kernel the module was not built for.",
+    "version_mismatch": "The driver was updated under the loaded kernel module, so what runs goes on and nothing new "
+    "starts: drain this host and reboot it.",
+    "gpu_lost": "A GPU stopped answering: move its work away, save the output of `nvidia-bug-report.sh`, reboot the "
+    "host, and switch its power off and on if the GPU stays away.",
+    "unknown": "nvidia-smi failed in a way this module does not know: read driver_error and "
+    "`dmesg | grep -iE 'nvrm|xid'`, and reboot the host before reinstalling anything.",
+}
+
+# Drivers that hold a GPU for a virtual machine: it is not this host's to use.
+PASSTHROUGH_DRIVERS = ("vfio-pci", "pciback")
+
+NEEDS_PYYAML = "PyYAML is needed on the host to read this spec: {:.60}"
+
+# What nvidia-smi prints, with or without brackets, where it has no value.
+NO_VALUE = {
+    "",
+    "err!",
+    "gpu is lost",
+    "gpu requires reset",
+    "insufficient permissions",
+    "n/a",
+    "none",
+    "not found",
+    "not supported",
+    "requested functionality has been deprecated",
+    "unknown error",
+}
+
+
+# ---- nvidia-smi ------------------------------------------------------------------------------------------------------
+
+
+def parse_report(output: str) -> dict:
+    """driver_version, cuda_version and gpus of `nvidia-smi -q -x`, all schema generations; ValueError without a report.
+
+    Elements are looked up by name: the schema's versions differ in what surrounds these few, which kept theirs.
+    """
+    report = re.search(r"<nvidia_smi_log>.*</nvidia_smi_log>", output, re.DOTALL)
+    if not report:
+        raise ValueError("nvidia-smi -q -x printed no report")
+    try:
+        root = ET.fromstring(_well_formed(report[0]))  # noqa: S314 (no DOCTYPE left, so no entities to expand)
+    except ET.ParseError as error:
+        raise ValueError(f"nvidia-smi -q -x printed a report that is not XML: {error}") from error
+    return {
+        "driver_version": _text(root, "driver_version") or _text(root, "kmd_version"),
+        "cuda_version": _text(root, "cuda_version") or _text(root, "cuda_umd_version"),
+        "gpus": [_gpu(index, node) for index, node in enumerate(root.iterfind("gpu"))],
+    }
+
+
+def parse_compute_caps(output: str) -> dict:
+    """UUID -> (index, compute capability) of `--query-gpu=index,uuid,compute_cap --format=csv,noheader`."""
+    rows = re.findall(r"^(\d+), *(GPU-[^,\s]+), *(.+?) *$", output, re.MULTILINE)
+    return {uuid: (int(index), cap if re.fullmatch(r"\d+\.\d+", cap) else None) for index, uuid, cap in rows}
+
+
+def parse_slices(output: str) -> dict:
+    """(GPU UUID, MIG device index) -> (profile, MIG UUID) of `nvidia-smi -L`: the XML report has neither."""
+    slices, gpu = {}, None
+    for line in output.splitlines():
+        if match := re.match(r"GPU \d+:.*\(UUID: ([^)]+)\)", line):
+            gpu = match[1]
+        elif match := re.match(r"\s+MIG (\S+)\s+Device\s+(\d+): \(UUID: ([^)]+)\)", line):
+            slices[gpu, int(match[2])] = (match[1], match[3])
+    return slices
+
+
+def complete(gpus: list, compute_caps: dict, slices: dict) -> None:
+    """Add to the report's GPUs, in place, what only the other two queries know."""
+    for gpu in gpus:
+        index, capability = compute_caps.get(gpu["uuid"], (gpu["index"], None))
+        gpu["index"] = index  # a GPU that is lost has no row in the report, which shifts those after it
+        gpu["compute_capability"] = capability or gpu["compute_capability"]
+        for mig in gpu["mig_devices"]:
+            mig["profile"], mig["uuid"] = slices.get((gpu["uuid"], mig["index"]), (None, None))
+
+
+def diagnose(rc: int | None, output: str, gpus: list, pci_devices: list) -> str:
+    """The problem, a key of ADVICE. rc is None where there is no nvidia-smi to run."""
+    own = [device for device in pci_devices if device["driver"] not in PASSTHROUGH_DRIVERS]
+    if rc is None:
+        return "driver_not_installed" if own else "no_gpu"
+    problem = next((name for name, _, text in SYMPTOMS if re.search(text, output, re.IGNORECASE)), None)
+    if problem is None and rc == 0:
+        problem = "none" if gpus else "no_gpu"
+    if problem is None:
+        problem = next((name for name, code, _ in SYMPTOMS if code == rc), "unknown")
+    if problem in ("driver_not_installed", "driver_not_loaded") and not own:
+        return "no_gpu"
+    if problem == "no_gpu" and any(device["driver"] == "nvidia" for device in own):
+        return "gpu_lost"  # the driver holds a GPU that it could not bring up
+    return problem
+
+
+def error_text(output: str) -> str:
+    """What nvidia-smi says besides its report, or the value in the report that gives the failure away."""
+    beside = re.sub(r"(<\?xml.*?)?<nvidia_smi_log>.*</nvidia_smi_log>", "", output, flags=re.DOTALL).strip()
+    symptoms = "|".join(text for _, _, text in SYMPTOMS)
+    inside = re.search(rf"[^<>\n]*({symptoms})[^<>\n]*", output, re.IGNORECASE)
+    return beside or (inside[0].strip() if inside else "")
+
+
+def _well_formed(xml: str) -> str:
+    # Any program's command line can be in the report: one that is no XML must not hide every GPU.
+    xml = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "", xml)
+    return re.sub(
+        r"(?s)(?<=<process_name>).*?(?=</process_name>)", lambda name: escape(unescape(name[0]), quote=False), xml
+    )
+
+
+def _text(node: ET.Element, path: str) -> str | None:
+    text = (node.findtext(path) or "").strip()
+    return None if text.strip("[]").lower() in NO_VALUE else text
+
+
+def _number(node: ET.Element, path: str) -> int | None:
+    match = re.match(r"\d+", _text(node, path) or "")  # "81920 MiB", the only unit there is
+    return int(match[0]) if match else None
+
+
+def _gpu(index: int, node: ET.Element) -> dict:
+    architecture = _text(node, "product_architecture")
+    return {
+        "index": index,
+        "uuid": _text(node, "uuid"),
+        "name": _text(node, "product_name"),
+        "architecture": architecture,
+        "compute_capability": COMPUTE_CAPABILITY.get(architecture),
+        "pci_bus_id": _pci_address(_text(node, "pci/pci_bus_id") or node.get("id")),
+        "memory_total_mib": _number(node, "fb_memory_usage/total"),
+        "memory_used_mib": _number(node, "fb_memory_usage/used"),
+        "memory_free_mib": _number(node, "fb_memory_usage/free"),
+        "mig_enabled": _text(node, "mig_mode/current_mig") == "Enabled",
+        "mig_devices": [_mig_device(mig) for mig in node.iterfind("mig_devices/mig_device")],
+        "processes": [_process(process) for process in node.iterfind("processes/process_info")],
+    }
+
+
+def _mig_device(node: ET.Element) -> dict:
+    return {
+        "index": _number(node, "index"),
+        "uuid": None,
+        "profile": None,
+        "gpu_instance_id": _number(node, "gpu_instance_id"),
+        "compute_instance_id": _number(node, "compute_instance_id"),
+        "memory_total_mib": _number(node, "fb_memory_usage/total"),
+        "memory_used_mib": _number(node, "fb_memory_usage/used"),
+    }
+
+
+def _process(node: ET.Element) -> dict:
+    return {
+        "pid": _number(node, "pid"),
+        "name": _text(node, "process_name"),
+        "type": _text(node, "type"),
+        "used_memory_mib": _number(node, "used_memory"),
+        "gpu_instance_id": _number(node, "gpu_instance_id"),
+        "compute_instance_id": _number(node, "compute_instance_id"),
+    }
+
+
+def _pci_address(bus_id: str | None) -> str | None:
+    """nvidia-smi's 00000000:1A:00.0 as sysfs writes it, 0000:1a:00.0."""
+    domain, _, rest = (bus_id or "").partition(":")
+    return f"{int(domain, 16):04x}:{rest.lower()}" if rest else None
+
+
+# ---- the kernel's view -----------------------------------------------------------------------------------------------
+
+
+def pci_devices(sysfs: str) -> list:
+    """NVIDIA's VGA (0300) and 3D (0302) controllers on the bus, whatever driver they have."""
+    bus = os.path.join(sysfs, "bus/pci/devices")
+    devices = []
+    for address in sorted(os.listdir(bus)) if os.path.isdir(bus) else ():
+        path = os.path.join(bus, address)
+        if _read(path, "vendor") == "0x10de" and _read(path, "class").startswith(("0x0300", "0x0302")):
+            driver = os.path.join(path, "driver")
+            bound = os.path.basename(os.readlink(driver)) if os.path.islink(driver) else "none"
+            devices.append({"address": address, "device_id": _read(path, "device"), "driver": bound})
+    return devices
+
+
+def kernel_module_version(sysfs: str, procfs: str) -> str | None:
+    """Version of the nvidia module that is loaded, which need not be the one that is installed."""
+    loaded = re.search(r"NVRM version:.*?\s(\d+(?:\.\d+)+)\s", _read(procfs, "driver/nvidia/version") + "\n")
+    return loaded[1] if loaded else _read(sysfs, "module/nvidia/version") or None
+
+
+def _read(*path: str) -> str:
+    try:
+        with open(os.path.join(*path), encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+# ---- CDI -------------------------------------------------------------------------------------------------------------
+
+
+def read_cdi(directories: list) -> dict:
+    """cdi_devices, cdi_conflicts and cdi_errors of the spec directories, which are in rising order of precedence."""
+    files, errors = {}, []
+    for path in (path for directory in directories for path in _spec_files(directory, errors)):
+        try:
+            kind, names = _read_spec(path)
+        except (OSError, ValueError) as error:
+            errors.append({"file": path, "error": " ".join(str(getattr(error, "strerror", None) or error).split())})
+            continue
+        if kind == CDI_KIND:
+            for name in names:
+                files.setdefault(f"{kind}={name}", []).append(path)
+    return {
+        "cdi_devices": sorted(files),
+        "cdi_conflicts": [
+            {"device": device, "files": paths, "winner": _winner(paths)}
+            for device, paths in sorted(files.items())
+            if len(paths) > 1
+        ],
+        "cdi_errors": errors,
+    }
+
+
+def _spec_files(directory: str, errors: list) -> list:
+    try:
+        names = sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        errors.append({"file": directory, "error": error.strerror})
+        return []
+    return [os.path.join(directory, name) for name in names if name.endswith((".json", ".yaml"))]
+
+
+def _winner(paths: list) -> str | None:
+    # The CDI library lets the later directory win, and drops a device that one directory declares twice.
+    directories = [os.path.dirname(path) for path in paths]
+    return paths[-1] if len(set(directories)) == len(directories) else None
+
+
+def _read_spec(path: str) -> tuple:
+    """Kind and device names of a spec file; ValueError says what is wrong with it."""
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    if path.endswith(".json") or text.lstrip().startswith("{"):
+        spec = json.loads(text)
+    elif yaml:
+        try:
+            spec = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except yaml.YAMLError as error:
+            raise ValueError(f"not YAML: {error}") from error
+    else:
+        spec = outline(text)
+    try:
+        kind, names = spec["kind"], [str(device["name"]) for device in spec["devices"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError("not a CDI spec: it needs a kind, and devices that each have a name") from error
+    if not names:
+        raise ValueError("declares no device")
+    return kind, names
+
+
+def outline(text: str) -> dict:
+    """kind and device names of a block-style YAML spec, as nvidia-ctk writes it; ValueError for anything fancier."""
+    spec, section, column = {}, None, None  # column: where the keys of a device start
+    for line in text.splitlines():
+        match = re.match(r"( *)(- +)?([A-Za-z]+):(?:\s+(.*))?$", line)
+        if not match:
+            indent = len(line) - len(line.lstrip())
+            in_item = column is not None and indent >= column
+            if re.match(r"[^\s#-]", line) or (section == "devices" and line.strip().startswith("-") and not in_item):
+                raise ValueError(NEEDS_PYYAML.format(line.strip()))
+            continue
+        indent, dash, key, value = match.groups()
+        here = len(indent) + len(dash or "")
+        if here == 0:
+            section, column = key, None
+            spec[key] = _scalar(value)
+            if key == "devices":
+                spec[key] = []
+        elif section == "devices":
+            if column is None and dash:
+                column = here
+            if here == column and dash:
+                spec["devices"].append({})
+            if here == column and key == "name":
+                spec["devices"][-1]["name"] = _scalar(value)
+    return spec
+
+
+def _scalar(value: str | None) -> str:
+    value = (value or "").strip()
+    if quoted := re.match(r"""(["'])([^"'\\]*)\1\s*(#.*)?$""", value):
+        return quoted[2]
+    if re.match(r"""[&*!|>\[{"'%@`]""", value):
+        raise ValueError(NEEDS_PYYAML.format(value))
+    return "" if value.startswith("#") else value.split(" #")[0].strip()
