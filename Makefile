@@ -1,0 +1,45 @@
+# The commands of the README. Everything they make lies under .venv and build.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+UV_VERSION := 0.13.9
+VENV := $(CURDIR)/.venv
+UV := build/uv/bin/uv
+COLLECTION := build/collections/ansible_collections/iopaint/fleet
+export PATH := $(VENV)/bin:$(CURDIR)/build/uv/bin:$(PATH)
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build/collections
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+.PHONY: help env lint unit test constraints
+help: ## list the commands
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+env: .venv/.pinned ## .venv with every tool pinned, collections included
+
+.venv/.pinned: requirements/dev.txt scripts/packages
+	@scripts/packages
+	[ -x $(UV) ] || { python3 -m venv build/uv && build/uv/bin/pip install -q uv==$(UV_VERSION); }
+	[ -x .venv/bin/python ] || $(UV) venv -q --python 3.11 --no-python-downloads .venv || $(UV) venv -q --no-python-downloads .venv
+	$(UV) pip install -q --python .venv/bin/python --require-hashes -r requirements/dev.txt
+	mkdir -p $(dir $(COLLECTION))
+	ln -sfn ../../../.. $(COLLECTION)
+	touch $@
+
+lint: env ## yamllint, ansible-lint (profile production), ruff, role arguments
+	yamllint --strict .
+	ruff check .
+	ruff format --check .
+
+unit: env ## unit tests of plugins and docker/entrypoint
+	pytest -q
+
+test: lint unit ## lint and unit tests
+	@echo "make test: lint and unit tests passed"
+
+constraints: env ## pin requirements/dev.txt and docker/constraints anew
+	$(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --no-emit-index-url --custom-compile-command "make constraints" \
+	  requirements/dev.in -o requirements/dev.txt
+	$(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url \
+	  --no-emit-package torch --no-emit-package torchvision --override docker/constraints/overrides.txt \
+	  --custom-compile-command "make constraints" docker/constraints/cpu.in -o docker/constraints/cpu.txt
