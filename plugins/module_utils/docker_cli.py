@@ -1,0 +1,31 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The docker command line, as the modules of this collection use it."""
+
+from __future__ import annotations
+
+import json
+
+
+class Docker:
+    """Runs docker for a module. Every method answers None or False where the command fails, unless it says otherwise."""
+
+    def __init__(self, module):
+        """Take the AnsibleModule that runs; fail it where docker is not installed."""
+        self.module = module
+        self.path = module.get_bin_path("docker", required=True)
+
+    def run(self, *args, **kwargs):
+        """Run docker with args; give (rc, stdout, stderr). Keywords go to AnsibleModule.run_command."""
+        return self.module.run_command([self.path, *args], **kwargs)
+
+    def image(self, name):
+        """Give the image's `docker image inspect` document, or None where the engine has no such image."""
+        rc, out, dummy = self.run("image", "inspect", name)
+        return json.loads(out)[0] if rc == 0 else None
+
+    def info(self, field):
+        """Give one field of `docker info` in Go template form, for example {{.DockerRootDir}}."""
+        rc, out, err = self.run("info", "--format", field)
+        if rc != 0:
+            self.module.fail_json(msg=f"The Docker engine does not answer: {err.strip() or out.strip()}")
+        return out.strip()

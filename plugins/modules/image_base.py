@@ -1,0 +1,133 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible module: a base image, from the host, a registry or the distribution's packages."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image_base
+short_description: Provides the base image of a build, from wherever it can be had
+version_added: 0.1.0
+description:
+  - Takes the image that the host has; else pulls it; else makes one from the distribution's packages with mmdebstrap.
+options:
+  name:
+    description: The wanted base image, for example C(debian:bookworm-slim).
+    type: str
+    required: true
+  source:
+    description:
+      - V(auto) tries host, registry and bootstrap in this order; V(pull) never bootstraps; V(bootstrap) never pulls.
+    type: str
+    choices: [auto, pull, bootstrap]
+    default: auto
+  suite:
+    description: Debian suite of the bootstrapped image.
+    type: str
+    default: bookworm
+  mirror:
+    description: Debian mirror for the bootstrap; empty for mmdebstrap's own default.
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    support: full
+    description: Says whether an image would be pulled or made.
+requirements: [docker, mmdebstrap (for the bootstrap)]
+author: iopaint.fleet contributors (@iopaint)
+"""
+
+EXAMPLES = r"""
+- name: Have the base image
+  iopaint.fleet.image_base:
+    name: debian:bookworm-slim
+  register: base
+"""
+
+RETURN = r"""
+image:
+  description: Name to build from.
+  type: str
+  returned: success
+  sample: iopaint-base:bookworm
+id:
+  description: The image's ID.
+  type: str
+  returned: success, not in check mode where the image is not there yet
+how:
+  description: Where it came from (V(host), V(pulled) or V(bootstrapped)).
+  type: str
+  returned: success
+  sample: host
+reason:
+  description: Why the image could not be pulled, in the engine's words; empty where it was not tried.
+  type: str
+  returned: success
+"""
+
+import os
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+
+
+def bootstrap(module, docker, name):
+    """Make the image `name` from packages and give its ID; fail the module with mmdebstrap's last words."""
+    tool = module.get_bin_path("mmdebstrap")
+    if not tool:
+        module.fail_json(msg="mmdebstrap is not installed on the host, and iopaint_image_base could not be had otherwise.")
+    with tempfile.TemporaryDirectory(dir=module.tmpdir) as folder:
+        archive = os.path.join(folder, "rootfs.tar")
+        command = [tool, "--quiet", "--variant=minbase", "--include=ca-certificates", module.params["suite"], archive]
+        rc, out, err = module.run_command(command + ([module.params["mirror"]] if module.params["mirror"] else []))
+        if rc != 0:
+            module.fail_json(
+                msg="The base image could not be made from the distribution's packages (iopaint_image_base_suite="
+                f"{module.params['suite']}, iopaint_image_debian_mirror={module.params['mirror'] or 'default'}): "
+                + (err or out).strip()[-800:]
+            )
+        rc, out, err = docker.run("import", "--change", 'CMD ["bash"]', archive, name)
+        if rc != 0:
+            module.fail_json(msg=f"docker import of the bootstrapped base image failed: {err.strip()}")
+    return out.strip()
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "source": {"type": "str", "choices": ["auto", "pull", "bootstrap"], "default": "auto"},
+            "suite": {"type": "str", "default": "bookworm"},
+            "mirror": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    name, source = module.params["name"], module.params["source"]
+    made = f"iopaint-base:{module.params['suite']}"
+    docker = Docker(module)
+
+    for candidate in {"auto": [name, made], "pull": [name], "bootstrap": [made]}[source]:
+        image = docker.image(candidate)
+        if image:
+            module.exit_json(changed=False, image=candidate, id=image["Id"], how="host", reason="")
+    if module.check_mode:
+        module.exit_json(changed=True, image=name, how="pulled" if source != "bootstrap" else "bootstrapped", reason="")
+
+    reason = ""
+    if source != "bootstrap":
+        rc, dummy, err = docker.run("pull", "--quiet", name)
+        if rc == 0:
+            module.exit_json(changed=True, image=name, id=docker.image(name)["Id"], how="pulled", reason="")
+        reason = err.strip()
+        if source == "pull":
+            module.fail_json(
+                msg=f"The base image {name} (iopaint_image_base) could not be pulled: {reason} "
+                "Name a mirror, or set iopaint_image_base_source to auto or bootstrap."
+            )
+    module.exit_json(changed=True, image=made, id=bootstrap(module, docker, made), how="bootstrapped", reason=reason)
+
+
+if __name__ == "__main__":
+    main()

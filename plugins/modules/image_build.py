@@ -1,0 +1,242 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible module: one image of IOPaint by docker buildx bake, named by what is in it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image_build
+short_description: Builds an IOPaint image by docker buildx bake, unless it is there
+version_added: 0.1.0
+description:
+  - The immutable tag is made of the source's revision and a digest of the recipe (its files, the base image and the
+    arguments). Where an image of that tag is on the host nothing is built.
+  - The tags C(VARIANT-REF) and C(VARIANT-latest) are pointed at it.
+options:
+  recipe:
+    description: Folder C(docker/) of the collection, on the host.
+    type: path
+    required: true
+  source:
+    description: The source tree, on the host.
+    type: path
+    required: true
+  variant:
+    description: Target of the bake file.
+    type: str
+    required: true
+  ref:
+    description: What the user calls this source; characters that a tag can't have become dashes.
+    type: str
+    required: true
+  revision:
+    description: Commit, version or digest of the source.
+    type: str
+    required: true
+  base:
+    description: Base image, on the host.
+    type: str
+    required: true
+  base_id:
+    description: Its ID, part of the recipe's digest.
+    type: str
+    required: true
+  repository:
+    description: Name of the image without its tag.
+    type: str
+    default: iopaint
+  variables:
+    description: Further variables of the bake file, part of the recipe's digest.
+    type: dict
+    default: {}
+  ca_bundle:
+    description: PEM file with extra CAs on the host, handed over as a build secret.
+    type: str
+    default: ""
+  wheelhouse:
+    description: Folder with the torch and torchvision wheels on the host, in place of PyTorch's index.
+    type: str
+    default: ""
+  min_free:
+    description: Bytes that must be free where the engine keeps its data before a build begins.
+    type: int
+    default: 0
+  log:
+    description: File on the host that takes the build's full log.
+    type: path
+    required: true
+attributes:
+  check_mode:
+    support: full
+    description: Says whether an image would be built.
+requirements: [docker, docker buildx]
+author: iopaint.fleet contributors (@iopaint)
+"""
+
+EXAMPLES = r"""
+- name: Build the CPU image
+  iopaint.fleet.image_build:
+    recipe: /opt/iopaint/build/docker
+    source: /opt/iopaint/build/source
+    variant: cpu
+    ref: main
+    revision: 61a759fb3f332bacdce8b2813f4837495c9b86e0
+    base: debian:bookworm-slim
+    base_id: sha256:0123
+    log: /opt/iopaint/build/cpu.log
+"""
+
+RETURN = r"""
+image:
+  description: The immutable tag.
+  type: str
+  returned: success
+  sample: iopaint:cpu-61a759fb3f33-9d2f0c11aa42
+id:
+  description: The image's ID.
+  type: str
+  returned: success, not in check mode where it would be built
+tags:
+  description: The tags that point at the image.
+  type: list
+  elements: str
+  returned: success
+built:
+  description: Whether a build ran.
+  type: bool
+  returned: success
+seconds:
+  description: Time of the build, 0 where none ran.
+  type: float
+  returned: success
+size:
+  description: Bytes, as C(docker image inspect) has them.
+  type: int
+  returned: success, not in check mode where it would be built
+recipe_digest:
+  description: SHA-256 of recipe files, base, variables and variant.
+  type: str
+  returned: success
+"""
+
+import datetime
+import hashlib
+import json
+import os
+import re
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+
+# Parts of the recipe that an image is not made of.
+NOT_IN_IMAGE = {"compose.yaml", "docker-bake.hcl", "Dockerfile.dockerignore"}
+
+
+def recipe_digest(folder, variant, base_id, variables):
+    """Give the SHA-256 (hex) of everything besides the source that decides what is in an image."""
+    digest = hashlib.sha256(json.dumps([variant, base_id, variables], sort_keys=True).encode())
+    for top, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(set(files) - NOT_IN_IMAGE):
+            path = os.path.join(top, name)
+            with open(path, "rb") as stream:
+                digest.update(f"{os.path.relpath(path, folder)}\0".encode() + stream.read() + b"\0")
+    return digest.hexdigest()
+
+
+def tag_of(text):
+    """Give text in the characters that a tag may have, 60 at most."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[:60]
+
+
+def check_disk(module, docker):
+    """Fail the module where the engine's disk has less than min_free bytes left."""
+    root = docker.info("{{.DockerRootDir}}")
+    stat = os.statvfs(root)
+    free = stat.f_bavail * stat.f_frsize
+    if free < module.params["min_free"]:
+        module.fail_json(
+            msg=f"Too little disk for a build: {free / 1e9:.1f} GB are free at {root}, iopaint_image_min_free_gb asks for "
+            f"{module.params['min_free'] / 1e9:.1f}. Free some (docker system df shows what the engine holds), or lower the variable."
+        )
+
+
+def bake(module, docker, immutable, digest):
+    """Run the build; fail the module with the end of the log. Gives the seconds it took."""
+    params = module.params
+    env = {
+        **params["variables"],
+        "SOURCE": params["source"],
+        "BASE": params["base"],
+        "TAGS": immutable,
+        "VERSION": tag_of(params["ref"]),
+        "REVISION": params["revision"],
+        "RECIPE": digest,
+        "CREATED": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "CA_BUNDLE": params["ca_bundle"],
+    }
+    command = ["buildx", "bake", "-f", "docker-bake.hcl", "--progress", "plain", "--load", params["variant"]]
+    command += ["--set", f"{params['variant']}.context={params['recipe']}"]
+    if params["wheelhouse"]:
+        command += ["--set", f"{params['variant']}.contexts.wheelhouse={params['wheelhouse']}"]
+    start = time.monotonic()
+    rc, out, err = docker.run(*command, cwd=params["recipe"], environ_update=env)
+    with open(params["log"], "w", encoding="utf-8") as stream:
+        stream.write(out + err)
+    if rc != 0:
+        lines = [line for line in (out + err).splitlines() if line.strip()]
+        module.fail_json(
+            msg=f"The build of {immutable} failed; nothing that runs was touched. The full log is on the host in {params['log']}. "
+            "Its end:\n" + "\n".join(lines[-25:])
+        )
+    return time.monotonic() - start
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "recipe": {"type": "path", "required": True},
+            "source": {"type": "path", "required": True},
+            "variant": {"type": "str", "required": True},
+            "ref": {"type": "str", "required": True},
+            "revision": {"type": "str", "required": True},
+            "base": {"type": "str", "required": True},
+            "base_id": {"type": "str", "required": True},
+            "repository": {"type": "str", "default": "iopaint"},
+            "variables": {"type": "dict", "default": {}},
+            "ca_bundle": {"type": "str", "default": ""},
+            "wheelhouse": {"type": "str", "default": ""},
+            "min_free": {"type": "int", "default": 0},
+            "log": {"type": "path", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    docker = Docker(module)
+    digest = recipe_digest(params["recipe"], params["variant"], params["base_id"], params["variables"])
+    prefix = f"{params['repository']}:{params['variant']}-"
+    immutable = f"{prefix}{tag_of(params['revision'])[:12]}-{digest[:12]}"
+    aliases = [prefix + tag_of(params["ref"]), prefix + "latest"]
+    result = {"image": immutable, "tags": [immutable, *aliases], "built": False, "seconds": 0.0, "recipe_digest": digest}
+
+    image = docker.image(immutable)
+    if image is None:
+        check_disk(module, docker)
+        if module.check_mode:
+            module.exit_json(changed=True, **{**result, "built": True})
+        result.update(built=True, seconds=round(bake(module, docker, immutable, digest), 1))
+        image = docker.image(immutable)
+    changed = result["built"]
+    for alias in aliases:
+        current = docker.image(alias)
+        if current is None or current["Id"] != image["Id"]:
+            changed = True
+            if not module.check_mode:
+                docker.run("tag", immutable, alias, check_rc=True)
+    module.exit_json(changed=changed, id=image["Id"], size=image["Size"], **result)
+
+
+if __name__ == "__main__":
+    main()
