@@ -67,9 +67,13 @@ def model_files(models):
                 f"only {', '.join(sorted(KNOWN))} are known by name."
             )
         if ":" not in str(entry["checksum"]):
-            raise AnsibleFilterError(f"iopaint_models: the checksum of {model['name']} needs its algorithm in front: sha256:…")
+            raise AnsibleFilterError(
+                f"iopaint_models: the checksum of {model['name']} needs its algorithm in front: sha256:…"
+            )
         if entry["path"].startswith("/") or ".." in entry["path"].split("/"):
-            raise AnsibleFilterError(f"iopaint_models: path {entry['path']} of {model['name']} must lie below the model folder.")
+            raise AnsibleFilterError(
+                f"iopaint_models: path {entry['path']} of {model['name']} must lie below the model folder."
+            )
         files.append(entry)
     return files
 

@@ -219,7 +219,13 @@ def main():
     prefix = f"{params['repository']}:{params['variant']}-"
     immutable = f"{prefix}{tag_of(params['revision'])[:12]}-{digest[:12]}"
     aliases = [prefix + tag_of(params["ref"]), prefix + "latest"]
-    result = {"image": immutable, "tags": [immutable, *aliases], "built": False, "seconds": 0.0, "recipe_digest": digest}
+    result = {
+        "image": immutable,
+        "tags": [immutable, *aliases],
+        "built": False,
+        "seconds": 0.0,
+        "recipe_digest": digest,
+    }
 
     image = docker.image(immutable)
     if image is None:

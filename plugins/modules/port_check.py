@@ -81,9 +81,14 @@ def publishes(module, project, port):
 
 def main():
     """Run the module."""
-    spec = {"address": {"type": "str", "required": True}, "port": {"type": "int", "required": True}, "project": {"type": "str", "required": True}}
+    spec = {
+        "address": {"type": "str", "required": True},
+        "port": {"type": "int", "required": True},
+        "project": {"type": "str", "required": True},
+    }
     module = AnsibleModule(
-        argument_spec={"ports": {"type": "list", "elements": "dict", "required": True, "options": spec}}, supports_check_mode=True
+        argument_spec={"ports": {"type": "list", "elements": "dict", "required": True, "options": spec}},
+        supports_check_mode=True,
     )
     taken = [
         f"{want['address']}:{want['port']}"
