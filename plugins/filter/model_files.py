@@ -11,7 +11,8 @@ short_description: Completes iopaint_models with what is known of IOPaint's eras
 version_added: 0.1.0
 description:
   - Each model becomes one file with the keys C(name), C(url), C(checksum) and C(path) (below the model folder).
-  - For C(lama), C(anime-lama), C(mat), C(fcf) and C(migan) all but the name is known; others need C(url), C(checksum) and C(path).
+  - For C(lama), C(anime-lama), C(mat), C(fcf) and C(migan) all but the name is known;
+    others need C(url), C(checksum) and C(path).
 options:
   _input:
     description: The variable C(iopaint_models).
@@ -67,13 +68,9 @@ def model_files(models):
                 f"only {', '.join(sorted(KNOWN))} are known by name."
             )
         if ":" not in str(entry["checksum"]):
-            raise AnsibleFilterError(
-                f"iopaint_models: the checksum of {model['name']} needs its algorithm in front: sha256:…"
-            )
+            raise AnsibleFilterError(f"iopaint_models: the checksum of {model['name']} needs its algorithm in front: sha256:…")
         if entry["path"].startswith("/") or ".." in entry["path"].split("/"):
-            raise AnsibleFilterError(
-                f"iopaint_models: path {entry['path']} of {model['name']} must lie below the model folder."
-            )
+            raise AnsibleFilterError(f"iopaint_models: path {entry['path']} of {model['name']} must lie below the model folder.")
         files.append(entry)
     return files
 

@@ -174,9 +174,7 @@ def _value(text: str, start: int, begin: int | None = None, depth: int = 0) -> N
     begin = start if begin is None else begin
     if text[start : start + 1] in ("{", "["):
         if depth == MAX_DEPTH:
-            raise ConfigError(
-                f"{where(text, start)}: nested more than {MAX_DEPTH} deep. This is no engine configuration."
-            )
+            raise ConfigError(f"{where(text, start)}: nested more than {MAX_DEPTH} deep. This is no engine configuration.")
         return _container(text, start, begin, depth)
     value, end = _scalar(text, start, "a value")
     return Node(value, begin, start, end)
@@ -428,11 +426,7 @@ def check(options: dict[str, Any], flags: Sequence[Flag] = ()) -> None:
             f'"default-runtime" is "{default}", which "runtimes" does not define '
             f"(it has: {', '.join(sorted(known)) or 'nothing'}). Add it to runtimes, or choose another default."
         )
-    keys = {
-        name
-        for key, value in options.items()
-        for name in (value if isinstance(value, dict) and key not in WHOLE else [key])
-    }
+    keys = {name for key, value in options.items() for name in (value if isinstance(value, dict) and key not in WHOLE else [key])}
     conflicts = {
         f'"{key}" is also given as --{flag.name} in {flag.source}'
         for flag in flags

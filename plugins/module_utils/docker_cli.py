@@ -20,7 +20,7 @@ class Docker:
 
     def image(self, name):
         """Give the image's `docker image inspect` document, or None where the engine has no such image."""
-        rc, out, dummy = self.run("image", "inspect", name)
+        rc, out, _dummy = self.run("image", "inspect", name)
         return json.loads(out)[0] if rc == 0 else None
 
     def info(self, field):

@@ -143,9 +143,7 @@ def error_text(output: str) -> str:
 def _well_formed(xml: str) -> str:
     # Any program's command line can be in the report: one that is no XML must not hide every GPU.
     xml = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "", xml)
-    return re.sub(
-        r"(?s)(?<=<process_name>).*?(?=</process_name>)", lambda name: escape(unescape(name[0]), quote=False), xml
-    )
+    return re.sub(r"(?s)(?<=<process_name>).*?(?=</process_name>)", lambda name: escape(unescape(name[0]), quote=False), xml)
 
 
 def _text(node: ET.Element, path: str) -> str | None:

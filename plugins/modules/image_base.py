@@ -76,9 +76,7 @@ def bootstrap(module, docker, name):
     """Make the image `name` from packages and give its ID; fail the module with mmdebstrap's last words."""
     tool = module.get_bin_path("mmdebstrap")
     if not tool:
-        module.fail_json(
-            msg="mmdebstrap is not installed on the host, and iopaint_image_base could not be had otherwise."
-        )
+        module.fail_json(msg="mmdebstrap is not installed on the host, and iopaint_image_base could not be had otherwise.")
     with tempfile.TemporaryDirectory(dir=module.tmpdir) as folder:
         archive = os.path.join(folder, "rootfs.tar")
         command = [tool, "--quiet", "--variant=minbase", "--include=ca-certificates", module.params["suite"], archive]
@@ -119,7 +117,7 @@ def main():
 
     reason = ""
     if source != "bootstrap":
-        rc, dummy, err = docker.run("pull", "--quiet", name)
+        rc, _dummy, err = docker.run("pull", "--quiet", name)
         if rc == 0:
             module.exit_json(changed=True, image=name, id=docker.image(name)["Id"], how="pulled", reason="")
         reason = err.strip()

@@ -158,7 +158,8 @@ def check_disk(module, docker):
     if free < module.params["min_free"]:
         module.fail_json(
             msg=f"Too little disk for a build: {free / 1e9:.1f} GB are free at {root}, iopaint_image_min_free_gb asks for "
-            f"{module.params['min_free'] / 1e9:.1f}. Free some (docker system df shows what the engine holds), or lower the variable."
+            f"{module.params['min_free'] / 1e9:.1f}. Free some (docker system df shows what "
+            "the engine holds), or lower the variable."
         )
 
 
@@ -187,8 +188,8 @@ def bake(module, docker, immutable, digest):
     if rc != 0:
         lines = [line for line in (out + err).splitlines() if line.strip()]
         module.fail_json(
-            msg=f"The build of {immutable} failed; nothing that runs was touched. The full log is on the host in {params['log']}. "
-            "Its end:\n" + "\n".join(lines[-25:])
+            msg=f"The build of {immutable} failed; nothing that runs was touched. "
+            f"The full log is on the host in {params['log']}. Its end:\n" + "\n".join(lines[-25:])
         )
     return time.monotonic() - start
 

@@ -277,9 +277,7 @@ class Service:
             with self.session.open(method, self.url + path, data=data) as response:
                 return response.status, response.headers, response.read()
         except HTTPError as error:
-            message = inpaint.explain_status(
-                request, error.code, error.reason, _body(error), error.headers.get("Location")
-            )
+            message = inpaint.explain_status(request, error.code, error.reason, _body(error), error.headers.get("Location"))
             raise inpaint.CheckError(message, status=error.code) from error
         except (OSError, http.client.HTTPException, urls.ConnectionError) as error:
             raise inpaint.CheckError(inpaint.explain_failure(request, error, self.timeout)) from error

@@ -75,7 +75,7 @@ def publishes(module, project, port):
     if not docker:
         return False
     label = f"label=com.docker.compose.project={project}"
-    rc, out, dummy = module.run_command([docker, "ps", "-q", "--filter", label, "--filter", f"publish={port}"])
+    rc, out, _dummy = module.run_command([docker, "ps", "-q", "--filter", label, "--filter", f"publish={port}"])
     return rc == 0 and bool(out.strip())
 
 

@@ -422,9 +422,7 @@ def test_a_drop_in_takes_the_place_of_the_unit():
 )
 def test_an_option_in_both_places_is_refused(arguments, options):
     flags = flags_of(f"# /etc/systemd/system/docker.service\nExecStart=/usr/bin/dockerd {arguments}\n")
-    with pytest.raises(
-        ConfigError, match=r'^"[a-z-]+" is also given as --[a-z-]+ in /etc/systemd/system/docker\.service'
-    ):
+    with pytest.raises(ConfigError, match=r'^"[a-z-]+" is also given as --[a-z-]+ in /etc/systemd/system/docker\.service'):
         check(options, flags)
 
 
@@ -485,9 +483,7 @@ def write(path, text, mode=0o644):
 def unchanged(path, before):
     """Nobody wrote the file, and nothing was left beside it."""
     now = path.stat()
-    return (now.st_ino, now.st_mtime_ns) == (before.st_ino, before.st_mtime_ns) and os.listdir(path.parent) == [
-        path.name
-    ]
+    return (now.st_ino, now.st_mtime_ns) == (before.st_ino, before.st_mtime_ns) and os.listdir(path.parent) == [path.name]
 
 
 def test_a_missing_file_is_made_and_found_as_wanted_afterwards(run, path):
@@ -676,9 +672,7 @@ def dockerd(tmp_path):
         pytest.skip("dockerd is not installed")
     probe = tmp_path / "probe.json"
     probe.write_text("{}")
-    done = subprocess.run(
-        [program, "--validate", f"--config-file={probe}"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([program, "--validate", f"--config-file={probe}"], capture_output=True, text=True, check=False)
     if "unknown flag: --validate" in done.stderr:
         pytest.skip("this dockerd is older than 23.0 and has no --validate")
     return program

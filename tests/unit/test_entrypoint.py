@@ -437,9 +437,7 @@ def test_known_models(flags, model):
 )
 def test_unknown_models(refusal, model, hint):
     (line,) = refusal(MODEL=model)
-    start = (
-        f"IOPAINT_MODEL={model!r} is no model of this IOPaint{hint}, accepted: anime-lama, cv2, lama, a Hugging Face id"
-    )
+    start = f"IOPAINT_MODEL={model!r} is no model of this IOPaint{hint}, accepted: anime-lama, cv2, lama, a Hugging Face id"
     assert line.startswith(start)
 
 
@@ -473,9 +471,7 @@ def test_models_of_the_model_directory(flags, refusal, tmp_path, path, model):
 @pytest.mark.parametrize("arguments", [[], ["iopaint", "start"]])
 def test_starts_iopaint(launch, arguments):
     done = launch(*arguments, IOPAINT_MODEL="cv2")
-    words = (
-        "start --host 0.0.0.0 --port 8080 --model cv2 --model-dir /app/models --device cpu --output-dir /app/outputs"
-    )
+    words = "start --host 0.0.0.0 --port 8080 --model cv2 --model-dir /app/models --device cpu --output-dir /app/outputs"
     assert done.out.split("\n") == [f"pid {done.pid}", *words.split(), ""]  # the same process: signals reach it
     assert done.err == f"entrypoint: iopaint {words}\n"
     assert done.returncode == 7
@@ -537,8 +533,7 @@ def test_check(launch, source):
     done = launch("check", "--source", str(source), PYTHONPATH="", IOPAINT_LOW_MEM="on", IOPAINT_FLEET_VARIANT="gpu")
     assert (done.returncode, done.err) == (0, "")  # and no look for a GPU: it may run on another machine
     assert done.out == (
-        "iopaint start --host 0.0.0.0 --port 8080 --model-dir /app/models --low-mem --device cuda"
-        " --output-dir /app/outputs\n"
+        "iopaint start --host 0.0.0.0 --port 8080 --model-dir /app/models --low-mem --device cuda --output-dir /app/outputs\n"
     )
 
 

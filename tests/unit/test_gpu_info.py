@@ -206,9 +206,7 @@ def test_diagnosis_of_a_failure(rc, output, drivers, problem):
     assert gpu.diagnose(rc, output, [], on_bus(*drivers)) == problem
 
 
-@pytest.mark.parametrize(
-    ("name", "problem"), [("h200-580", "none"), ("a100-mig-535", "none"), ("one-lost-570", "gpu_lost")]
-)
+@pytest.mark.parametrize(("name", "problem"), [("h200-580", "none"), ("a100-mig-535", "none"), ("one-lost-570", "gpu_lost")])
 def test_diagnosis_of_a_report(name, problem):
     assert gpu.diagnose(0, sample(name), report(name)["gpus"], on_bus("nvidia")) == problem
 
@@ -387,9 +385,7 @@ def test_the_later_directory_wins(tmp_path):
 
 def test_nobody_wins_within_a_directory(tmp_path):
     found = read_cdi(tmp_path, etc__a__json=JSON_SPEC, etc__b__yaml=SPEC)
-    assert found["cdi_conflicts"] == [
-        {"device": "nvidia.com/gpu=0", "files": ["etc/a.json", "etc/b.yaml"], "winner": None}
-    ]
+    assert found["cdi_conflicts"] == [{"device": "nvidia.com/gpu=0", "files": ["etc/a.json", "etc/b.yaml"], "winner": None}]
 
 
 @pytest.mark.usefixtures("either_yaml")
@@ -531,9 +527,7 @@ def test_module_asks_for_slices_only_where_there_are_any(host):
 def test_module_on_a_broken_driver(host, text, rc, problem, stream):
     make_pci(host.root / "sys", "0000:07:00.0", driver="nvidia")
     (host.root / "proc/driver/nvidia").mkdir(parents=True)
-    (host.root / "proc/driver/nvidia/version").write_text(
-        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.82.07  x\n"
-    )
+    (host.root / "proc/driver/nvidia/version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.82.07  x\n")
     host.stand_in(f"{{ {host.prints(text, rc)}; }}{stream}")
     result = host.run()
     assert pick(result, "problem", "driver_error", "gpus") == (problem, text.strip(), [])

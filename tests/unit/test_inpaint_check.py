@@ -68,9 +68,7 @@ def test_a_photograph_is_scaled_down_to_max_side_and_never_up(saved):
     assert [inpaint.prepare(path, None, side)[0].size for side in (45, 512)] == [(45, 30), (90, 60)]
 
 
-@pytest.mark.parametrize(
-    ("mode", "name"), [("L", "a.png"), ("RGBA", "a.png"), ("P", "a.gif"), ("1", "a.bmp"), ("CMYK", "a.jpg")]
-)
+@pytest.mark.parametrize(("mode", "name"), [("L", "a.png"), ("RGBA", "a.png"), ("P", "a.gif"), ("1", "a.bmp"), ("CMYK", "a.jpg")])
 def test_photographs_of_any_mode_are_sent_as_rgb(saved, mode, name):
     assert inpaint.prepare(saved(photo().convert(mode), name), None, 512)[0].mode == "RGB"
 
@@ -168,9 +166,7 @@ def test_changes_elsewhere_are_counted_and_found():
     assert (pixels["outside_first"], pixels["outside_box"]) == ([37, 3], [2, 3, 38, 26])
     with pytest.raises(inpaint.CheckError) as error:
         inpaint.judge(pixels, 1, 0)
-    assert "2 pixels changed outside the mask: the first at x=37 y=3, all within x 2 to 37 and y 3 to 25" in str(
-        error.value
-    )
+    assert "2 pixels changed outside the mask: the first at x=37 y=3, all within x 2 to 37 and y 3 to 25" in str(error.value)
 
 
 def test_a_pixel_that_differs_by_the_tolerance_is_unchanged_on_both_sides_of_the_edge():
