@@ -83,6 +83,33 @@ def gpu_cdi_names(info, by="index"):
     return [f"{CDI_KIND}={name}" for name in names]
 
 
+# PCI device IDs rise with the generations: the first of Turing, and the first of Blackwell.
+TURING, BLACKWELL = 0x1E00, 0x2900
+
+
+def gpu_kernel_module(info, wanted="auto"):
+    """Give open or proprietary, whichever all GPUs of the host can use; a sentence where there is no such."""
+    ids = {device["address"]: int(device["device_id"], 16) for device in info["pci_devices"] if device["device_id"]}
+    old = [address for address, device in ids.items() if device < TURING]
+    new = [address for address, device in ids.items() if device >= BLACKWELL]
+    if old and new:
+        return (
+            f"The GPU at {', '.join(old)} needs the proprietary kernel module and the one at {', '.join(new)} the open one, "
+            "so no driver serves both: take one of them out of the host."
+        )
+    if wanted == "open" and old:
+        return (
+            f"The GPU at {', '.join(old)} is older than Turing, and nvidia_driver_kernel_module is 'open', which does not "
+            "know it: set nvidia_driver_kernel_module to 'auto' or 'proprietary'."
+        )
+    if wanted == "proprietary" and new:
+        return (
+            f"The GPU at {', '.join(new)} is of Blackwell or newer, and nvidia_driver_kernel_module is 'proprietary', which "
+            "does not know it: set nvidia_driver_kernel_module to 'auto' or 'open'."
+        )
+    return ("proprietary" if old else "open") if wanted == "auto" else wanted
+
+
 def _one_line(info):
     return " ".join(info["driver_error"].split())
 
@@ -125,4 +152,9 @@ class FilterModule:
 
     def filters(self):
         """Name them."""
-        return {"gpu_faults": gpu_faults, "gpu_warnings": gpu_warnings, "gpu_cdi_names": gpu_cdi_names}
+        return {
+            "gpu_cdi_names": gpu_cdi_names,
+            "gpu_faults": gpu_faults,
+            "gpu_kernel_module": gpu_kernel_module,
+            "gpu_warnings": gpu_warnings,
+        }

@@ -291,6 +291,8 @@ def engine_state(info: dict) -> dict:
         "cdi_dirs": info.get("CDISpecDirs") or [],
         "runtimes": sorted(info.get("Runtimes") or {}),
         "default_runtime": info.get("DefaultRuntime") or None,
+        "live_restore": bool(info.get("LiveRestoreEnabled")),
+        "running": info.get("ContainersRunning") or 0,
     }
 
 

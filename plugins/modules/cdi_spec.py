@@ -162,7 +162,7 @@ class Spec:
         rc, _, err = self.module.run_command([self.systemctl, *arguments])
         if rc != 0:
             self.module.fail_json(
-                msg=f"systemctl {' '.join(arguments)} failed: {err.strip()} `journalctl -u {self.service}` on the host tells more."
+                msg=f"systemctl {' '.join(arguments)} failed: {err.strip()} See `journalctl -u {self.service}`."
             )
 
     def write(self, text: str) -> str:
@@ -222,7 +222,7 @@ def run(module: AnsibleModule) -> dict:
         if module.check_mode:
             return {"changed": True, "path": None, "devices": [], "set_aside": [], "written_by": "unit"}
         module.fail_json(
-            msg="There is no nvidia-ctk on this host: the NVIDIA Container Toolkit is not installed. Run role nvidia_container_toolkit."
+            msg="The NVIDIA Container Toolkit is not installed, there is no nvidia-ctk: run role nvidia_container_toolkit."
         )
     text, written_by = spec.generate(), "unit" if spec.has_unit() else "module"
     wanted = spec.names()
@@ -236,8 +236,8 @@ def run(module: AnsibleModule) -> dict:
     if duplicates and module.params["duplicates"] == "refuse":
         listing = "; ".join(f"{path} declares {', '.join(devices)}" for path, devices in duplicates.items())
         module.fail_json(
-            msg=f"Devices of {spec.output} are in other spec files too: {listing}. Containers would get the wrong one or none: "
-            "remove what nobody writes any more, or set nvidia_container_toolkit_cdi_duplicates to set_aside. Nothing was changed."
+            msg=f"Devices of {spec.output} are in other spec files too: {listing}. Containers get the wrong one or none: "
+            "remove what nobody writes any more, or set nvidia_container_toolkit_cdi_duplicates to set_aside. No spec was changed."
         )
     stale, disabled, idle = not same(before, text), spec.disabled(), spec.idle_path()
     result = {"changed": bool(stale or disabled or idle or others), "set_aside": [f"{path}.set-aside" for path in duplicates]}

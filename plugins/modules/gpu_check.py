@@ -179,8 +179,8 @@ class Check:
         if wanted := self.module.params["image"]:
             if self.docker.image(wanted) is None:
                 self.module.fail_json(
-                    msg=f"The image {wanted} (nvidia_container_toolkit_check_image) is not on this host: pull it first, or leave the "
-                    "variable empty to use one that is made of the host's own files."
+                    msg=f"The image {wanted} (nvidia_container_toolkit_check_image) is not on this host: pull it first, or "
+                    "leave the variable empty to use one that is made of the host's own files."
                 )
             return wanted
         _, ldd, _ = self.module.run_command(["ldd", "/bin/sh"])
@@ -216,8 +216,8 @@ class Check:
         if seen != wanted:
             self.module.fail_json(
                 msg=f"A container that asks for {device} has to see {', '.join(sorted(wanted)) or 'nothing'}, and sees "
-                f"{', '.join(sorted(seen)) or 'nothing'}: the spec does not fit the host's GPUs. Restart nvidia-cdi-refresh.service, "
-                "and look for other spec files in /etc/cdi and /var/run/cdi."
+                f"{', '.join(sorted(seen)) or 'nothing'}: the spec does not fit the host's GPUs. Restart "
+                "nvidia-cdi-refresh.service, and look for other spec files in /etc/cdi and /var/run/cdi."
             )
         return {"device": device, "uuids": sorted(seen), "nodes": nodes}
 

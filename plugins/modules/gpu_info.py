@@ -339,7 +339,13 @@ engine:
   description: What of the Docker Engine decides how containers get a GPU. Null where no engine answers.
   returned: always
   type: dict
-  sample: {version: 28.5.2, cdi_dirs: [/etc/cdi, /var/run/cdi], runtimes: [io.containerd.runc.v2, runc], default_runtime: runc}
+  sample:
+    version: 28.5.2
+    cdi_dirs: [/etc/cdi, /var/run/cdi]
+    runtimes: [io.containerd.runc.v2, runc]
+    default_runtime: runc
+    live_restore: true
+    running: 2
   contains:
     version:
       description: Version of the engine.
@@ -357,6 +363,12 @@ engine:
       description: The runtime of containers that ask for none.
       type: str
       sample: runc
+    live_restore:
+      description: Whether running containers survive a restart of the engine.
+      type: bool
+    running:
+      description: How many containers run.
+      type: int
 problem:
   description:
     - What keeps GPUs from being used.
