@@ -48,6 +48,12 @@ def bare(uri: str) -> str:
     return normal(uri).partition("://")[2] or normal(uri)
 
 
+def list_name(uri: str) -> str:
+    """How the files begin that apt keeps of this address in its lists."""
+    quoted = re.sub(r"[_~=@%]", lambda found: f"%{ord(found[0]):02x}", bare(uri))
+    return quoted.replace("/", "_")
+
+
 def unwanted(uris: Sequence[str], suites: Sequence[str], replaces: Sequence[str], architecture: str) -> Unwanted:
     """What conflicts with a source of these addresses and suites, or is replaced by it."""
     same = frozenset(Repository(normal(_arch(uri, architecture)), suite) for uri in uris for suite in suites)
