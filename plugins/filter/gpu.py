@@ -3,16 +3,8 @@
 
 from __future__ import annotations
 
-import re
-
 from ansible.errors import AnsibleFilterError
-
-CDI_KIND = "nvidia.com/gpu"
-
-
-def version_key(version):
-    """What driver versions are compared by: 535.161.07 is older than 580.65."""
-    return [int(part) for part in re.findall(r"\d+", version)]
+from ansible_collections.iopaint.fleet.plugins.module_utils.gpu import CDI_KIND, explain_start, version_key
 
 
 def gpu_faults(info, minimum_driver=""):
@@ -81,6 +73,11 @@ def gpu_cdi_names(info, by="index"):
         for mig in gpu["mig_devices"]:
             names.append(f"{gpu['index']}:{mig['index']}" if by == "index" else mig["uuid"])
     return [f"{CDI_KIND}={name}" for name in names]
+
+
+def gpu_start_error(error, info):
+    """Give one sentence for what the engine or Compose said when a container with a GPU did not start."""
+    return explain_start(str(error), info, info["engine"])
 
 
 # PCI device IDs rise with the generations: the first of Turing, and the first of Blackwell.
@@ -156,5 +153,6 @@ class FilterModule:
             "gpu_cdi_names": gpu_cdi_names,
             "gpu_faults": gpu_faults,
             "gpu_kernel_module": gpu_kernel_module,
+            "gpu_start_error": gpu_start_error,
             "gpu_warnings": gpu_warnings,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 
@@ -124,8 +125,8 @@ def advise(reason: str, names: dict[str, str]) -> Advice:
 
 
 def matches(version: str, wanted: str) -> bool:
-    """Whether a package's version is the wanted one, be that spelt in full, without epoch, or as upstream's alone."""
-    return wanted in spellings(version)
+    """Whether a package's version is the wanted one, be that spelt in full, without epoch, as upstream's alone, or as 28.*."""
+    return any(fnmatchcase(spelling, wanted) for spelling in spellings(version))
 
 
 def spellings(version: str) -> list[str]:

@@ -18,7 +18,8 @@ options:
     description:
       - The packages, each with its version.
       - An empty version takes the newest where the package is missing, and is content with what is there. V(latest) upgrades.
-        Any other is installed exactly, up or down; V(28.5.2) finds C(5:28.5.2-1~debian.13~trixie).
+        Any other is installed exactly, up or down; V(28.5.2) finds C(5:28.5.2-1~debian.13~trixie). V(580.*) is content with any
+        version that begins so, and else installs the newest of them.
     type: dict
     required: true
   requires:

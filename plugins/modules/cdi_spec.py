@@ -236,8 +236,8 @@ def run(module: AnsibleModule) -> dict:
     if duplicates and module.params["duplicates"] == "refuse":
         listing = "; ".join(f"{path} declares {', '.join(devices)}" for path, devices in duplicates.items())
         module.fail_json(
-            msg=f"Devices of {spec.output} are in other spec files too: {listing}. Containers get the wrong one or none: "
-            "remove what nobody writes any more, or set nvidia_container_toolkit_cdi_duplicates to set_aside. No spec was changed."
+            msg=f"Devices of {spec.output} are in other spec files too: {listing}. Containers get a wrong one or none: "
+            "remove what nobody writes any more, or set nvidia_container_toolkit_cdi_duplicates to set_aside. No spec changed."
         )
     stale, disabled, idle = not same(before, text), spec.disabled(), spec.idle_path()
     result = {"changed": bool(stale or disabled or idle or others), "set_aside": [f"{path}.set-aside" for path in duplicates]}

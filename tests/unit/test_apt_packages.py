@@ -90,6 +90,8 @@ def test_other_reasons_are_told(reason, words):
         ("26.1.5+dfsg1-9+deb13u1+b1", "26.1.5+dfsg1", True),
         ("1.19.1-1", "1.19.1", True),
         ("1.7.27", "1.7.27", True),
+        ("5:28.5.2-1~debian.13~trixie", "28.*", True),
+        ("580.95.05-1", "58.*", False),
     ],
 )
 def test_versions_are_known_by_their_short_names(version, wanted, same):
