@@ -108,7 +108,8 @@ def gpu_kernel_module(info, wanted="auto"):
 
 
 def _one_line(info):
-    return " ".join(info["driver_error"].split())
+    text = " ".join(info["driver_error"].split())
+    return text if len(text) <= 300 else f"… {text[-300:]}"  # the end has what went wrong
 
 
 def _not_installed(info):
