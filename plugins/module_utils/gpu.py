@@ -299,7 +299,7 @@ def engine_state(info: dict) -> dict:
 def explain_start(error: str, cdi: dict, engine: dict | None = None) -> str:
     """One sentence for an engine's refusal to start a container with a GPU; the engine's own text where it is no such."""
     if unresolvable := re.search(r"unresolvable CDI devices ([^\s\"]+(?:, [^\s\"]+)*)", error):
-        return " ".join(_unresolvable(name.strip(), cdi) for name in unresolvable[1].split(","))
+        return " ".join(_unresolvable(name.strip(" ."), cdi) for name in unresolvable[1].split(","))
     if 'could not select device driver "cdi"' in error or "CDI device injection failed: no CDI" in error:
         version = f" {engine['version']}" if engine and engine["version"] else ""
         return (
@@ -311,7 +311,7 @@ def explain_start(error: str, cdi: dict, engine: dict | None = None) -> str:
             f"The CDI spec names {node[1]}, which is not on this host, so it is older than the driver or the MIG layout: "
             "restart nvidia-cdi-refresh.service, or run role nvidia_container_toolkit, to write it anew."
         )
-    if 'could not select device driver "nvidia"' in error:
+    if re.search(r'could not select device driver "(nvidia)?" with capabilities: \[\[.*gpu', error):
         return "The NVIDIA Container Toolkit is not installed: run role nvidia_container_toolkit on this host."
     if "unknown or invalid runtime name" in error or re.search(r"[Uu]nknown runtime", error):
         return (

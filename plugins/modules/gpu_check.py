@@ -145,7 +145,7 @@ def expected(device: str, listing: str) -> set:
         index, _, slice_index = name.partition(":")
         mig = gpu.parse_slices(listing).get((gpus.get(index), int(slice_index) if slice_index.isdigit() else -1))
         return {mig[1]} if mig else set()
-    return {gpus.get(name, name)}
+    return {gpus.get(name, name)} if name in gpus or "-" in name else set()
 
 
 def asks_for_gpu(container: dict) -> list:
@@ -213,6 +213,12 @@ class Check:
                 msg=f"A container that asks for {device} does not get it. {gpu.explain_start(said, cdi)}", rc=rc
             )
         wanted = expected(device, listing)
+        if not wanted:
+            self.module.fail_json(
+                msg=f"A container gets {device}, and nvidia-smi on the host lists no such GPU: the spec is older than "
+                "the driver or the MIG layout. Restart nvidia-cdi-refresh.service, or run role nvidia_container_toolkit, to write it "
+                "anew."
+            )
         if seen != wanted:
             self.module.fail_json(
                 msg=f"A container that asks for {device} has to see {', '.join(sorted(wanted)) or 'nothing'}, and sees "
