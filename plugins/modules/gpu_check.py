@@ -216,8 +216,7 @@ class Check:
         if not wanted:
             self.module.fail_json(
                 msg=f"A container gets {device}, and nvidia-smi on the host lists no such GPU: the spec is older than "
-                "the driver or the MIG layout. Restart nvidia-cdi-refresh.service, or run role nvidia_container_toolkit, to write it "
-                "anew."
+                "the driver or the MIG layout. Restart nvidia-cdi-refresh.service, or run role nvidia_container_toolkit."
             )
         if seen != wanted:
             self.module.fail_json(
