@@ -65,10 +65,10 @@ def play():
 
 @pytest.fixture(scope="session")
 def round_trips():
-    """Run the role once more and give (module executions, round trips) by host."""
+    """Run the role with these variables and give (module executions, round trips) by host."""
 
-    def run_play():
-        done = run(ANSIBLE_CALLBACKS_ENABLED="iopaint.fleet.round_trips")
+    def run_play(**variables):
+        done = run(variables=variables, ANSIBLE_CALLBACKS_ENABLED="iopaint.fleet.round_trips")
         assert done.returncode == 0, done.stdout
         table = done.stdout[done.stdout.index("ROUND TRIPS") :]
         print(table)
