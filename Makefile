@@ -28,6 +28,8 @@ env: .venv/.pinned ## .venv with every tool pinned, collections included
 
 lint: env ## yamllint, ansible-lint (profile production), ruff, role arguments
 	yamllint --strict .
+	ansible-lint --offline --profile production
+	scripts/role-arguments
 	ruff check .
 	ruff format --check .
 

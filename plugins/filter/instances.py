@@ -51,7 +51,13 @@ _value:
 """
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
-OWN_OPTIONS = {"host": "bind_address", "port": "port", "model": "model", "model_dir": "iopaint_data_dir", "output_dir": "iopaint_data_dir"}
+OWN_OPTIONS = {
+    "host": "bind_address",
+    "port": "port",
+    "model": "model",
+    "model_dir": "iopaint_data_dir",
+    "output_dir": "iopaint_data_dir",
+}
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what the user may ask for, and how it is reached
 
 
@@ -119,9 +125,36 @@ def dotenv(values):
     return "\n".join(lines) + "\n"
 
 
+def instance_folders(wanted, folder, data, common, compose):
+    """Give the folder of each completed instance as the module instance_files takes it.
+
+    folder and data: where instances and their outputs lie. common: settings of the compose file that all share.
+    compose: the text of that file.
+    """
+    folders = []
+    for instance in wanted:
+        variant, published = instance["variant"].upper(), instance["published"]
+        settings = {
+            "PROJECT": published["project"],
+            f"{variant}_IMAGE": instance["image"],
+            f"{variant}_PORT": published["port"],
+            "BIND_ADDRESS": published["address"],
+            "OUTPUTS": f"{data}/outputs/{instance['name']}",
+            "MEMORY": instance["memory"],
+            **common,
+        }
+        files = [
+            {"name": "compose.yaml", "content": compose},
+            {"name": ".env", "content": dotenv(settings)},
+            {"name": "options.env", "content": dotenv(instance["environment"]), "mode": "0600", "secret": True},
+        ]
+        folders.append({"path": f"{folder}/{instance['name']}", "files": files})
+    return folders
+
+
 class FilterModule:
     """The filters of this file."""
 
     def filters(self):
         """Give name and function."""
-        return {"instances": instances, "dotenv": dotenv}
+        return {"instances": instances, "instance_folders": instance_folders}

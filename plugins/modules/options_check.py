@@ -111,7 +111,8 @@ def main():
             module.fail_json(msg=f"The options of {instance['name']} could not be checked: {err.strip()}", problems=problems)
     if problems:
         module.fail_json(
-            msg="iopaint_instances asks for what this IOPaint does not know; nothing that runs was touched.\n" + "\n".join(problems),
+            msg="iopaint_instances asks for what this IOPaint does not know; nothing that runs was touched.\n"
+            + "\n".join(problems),
             problems=problems,
         )
     module.exit_json(changed=False, problems=[])

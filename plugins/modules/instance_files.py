@@ -1,0 +1,138 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible module: the folders of all instances with their files, in one round trip."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: instance_files
+short_description: Writes the files of all instances in one round trip
+version_added: 0.1.0
+description:
+  - Each folder is created where it is missing. Each file is replaced in one step, where its content or mode differs.
+  - Files that it is not told about stay as they are.
+options:
+  folders:
+    description: Folders, each with C(path) and C(files), a list of dictionaries of C(name), C(content), C(mode) and C(secret).
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description: The folder.
+        type: path
+        required: true
+      files:
+        description: What it holds.
+        type: list
+        elements: dict
+        required: true
+        suboptions:
+          name:
+            description: File name.
+            type: str
+            required: true
+          content:
+            description: Text, written as UTF-8.
+            type: str
+            required: true
+          mode:
+            description: Permissions in octal.
+            type: str
+            default: "0644"
+          secret:
+            description: Whether a diff leaves out the content.
+            type: bool
+            default: false
+attributes:
+  check_mode:
+    support: full
+    description: Says what would be written.
+  diff_mode:
+    support: full
+    description: Shows each file before and after, unless it is secret.
+author: iopaint.fleet contributors (@iopaint)
+"""
+
+EXAMPLES = r"""
+- name: The files of each instance are in place
+  iopaint.fleet.instance_files:
+    folders:
+      - path: /opt/iopaint/instances/cpu
+        files:
+          - {name: .env, content: "CPU_PORT='8080'\n"}
+          - {name: options.env, content: "IOPAINT_MODEL='lama'\n", mode: "0600", secret: true}
+"""
+
+RETURN = r"""
+written:
+  description: Paths that were written, or would be in check mode.
+  type: list
+  elements: str
+  returned: success
+"""
+
+import os
+import stat
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def read(path):
+    """Give a file's text and mode, or (None, None) where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+    except FileNotFoundError:
+        return None, None
+
+
+def write(path, content, mode):
+    """Put the text in the file's place in one step."""
+    descriptor, candidate = tempfile.mkstemp(dir=os.path.dirname(path))
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(content)
+        os.fchmod(descriptor, mode)
+        stream.flush()
+        os.fsync(descriptor)
+    os.replace(candidate, path)
+
+
+def main():
+    """Run the module."""
+    file = {
+        "name": {"type": "str", "required": True},
+        "content": {"type": "str", "required": True},
+        "mode": {"type": "str", "default": "0644"},
+        "secret": {"type": "bool", "default": False},
+    }
+    folder = {
+        "path": {"type": "path", "required": True},
+        "files": {"type": "list", "elements": "dict", "required": True, "options": file},
+    }
+    module = AnsibleModule(
+        argument_spec={"folders": {"type": "list", "elements": "dict", "required": True, "options": folder}},
+        supports_check_mode=True,
+    )
+    written, diff = [], []
+    for wanted in module.params["folders"]:
+        if not module.check_mode:
+            os.makedirs(wanted["path"], mode=0o755, exist_ok=True)
+        for item in wanted["files"]:
+            path, mode = os.path.join(wanted["path"], item["name"]), int(item["mode"], 8)
+            before, mode_before = read(path)
+            if (before, mode_before) == (item["content"], mode):
+                continue
+            written.append(path)
+            shown = {"before": before or "", "after": item["content"]}
+            if item["secret"]:
+                shown = {key: "" if text == "" else "(secret)\n" for key, text in shown.items()}
+            diff.append({"before_header": path, "after_header": path, **shown})
+            if not module.check_mode:
+                write(path, item["content"], mode)
+    module.exit_json(changed=bool(written), written=written, **({"diff": diff} if module._diff else {}))
+
+
+if __name__ == "__main__":
+    main()
