@@ -10,10 +10,10 @@ short_description: Writes the files of all instances in one round trip
 version_added: 0.1.0
 description:
   - Each folder is created where it is missing. Each file is replaced in one step, where its content or mode differs.
-  - Files that it is not told about stay as they are.
+  - Files that it is not told about stay as they are, and so does the content of a folder whose owner is set.
 options:
   folders:
-    description: Folders, each with C(path) and C(files), a list of dictionaries of C(name), C(content), C(mode) and C(secret).
+    description: The folders.
     type: list
     elements: dict
     required: true
@@ -22,11 +22,14 @@ options:
         description: The folder.
         type: path
         required: true
+      owner:
+        description: Number of the user and group that the folder belongs to; by default as it is.
+        type: int
       files:
         description: What it holds.
         type: list
         elements: dict
-        required: true
+        default: []
         suboptions:
           name:
             description: File name.
@@ -66,7 +69,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 written:
-  description: Paths that were written, or would be in check mode.
+  description: Files and folders that were written, or would be in check mode.
   type: list
   elements: str
   returned: success
@@ -86,6 +89,21 @@ def read(path):
             return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
     except FileNotFoundError:
         return None, None
+
+
+def right_folder(path, owner):
+    """Tell whether the folder is there and belongs to the owner, where one is given."""
+    return os.path.isdir(path) and (owner is None or os.stat(path).st_uid == os.stat(path).st_gid == owner)
+
+
+def make_folder(path, owner):
+    """Make the folder, and those above it that are missing, for the owner."""
+    above = os.path.dirname(path)
+    if not os.path.isdir(above):
+        make_folder(above, None)
+    os.makedirs(path, mode=0o755, exist_ok=True)
+    if owner is not None:
+        os.chown(path, owner, owner)
 
 
 def write(path, content, mode):
@@ -109,7 +127,8 @@ def main():
     }
     folder = {
         "path": {"type": "path", "required": True},
-        "files": {"type": "list", "elements": "dict", "required": True, "options": file},
+        "owner": {"type": "int"},
+        "files": {"type": "list", "elements": "dict", "default": [], "options": file},
     }
     module = AnsibleModule(
         argument_spec={"folders": {"type": "list", "elements": "dict", "required": True, "options": folder}},
@@ -117,8 +136,10 @@ def main():
     )
     written, diff = [], []
     for wanted in module.params["folders"]:
-        if not module.check_mode:
-            os.makedirs(wanted["path"], mode=0o755, exist_ok=True)
+        if not right_folder(wanted["path"], wanted["owner"]):
+            written.append(wanted["path"])
+            if not module.check_mode:
+                make_folder(wanted["path"], wanted["owner"])
         for item in wanted["files"]:
             path, mode = os.path.join(wanted["path"], item["name"]), int(item["mode"], 8)
             before, mode_before = read(path)
