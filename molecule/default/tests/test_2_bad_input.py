@@ -73,7 +73,7 @@ def test_bad_input(host, case):
     assert run.rc == 2, run.output
     assert run.says(*sentences), run.output
     if case in BEFORE:
-        assert run.changed("iopaint-host") == 0
+        assert run.changed("iopaint-default") == 0
     assert deployed(host) == before
 
 

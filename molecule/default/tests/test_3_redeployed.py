@@ -57,7 +57,7 @@ def test_edit_of_a_working_tree(host, api, tree):
     print(f"an edit of one Python file was deployed in {run.seconds:.1f} s")
 
     run = play("deploy.yml", **options)
-    assert run.changed("iopaint-host") == 0, run.output
+    assert run.changed("iopaint-default") == 0, run.output
 
 
 def test_release(api):
@@ -66,4 +66,4 @@ def test_release(api):
     assert run.says("iopaint:cpu-1.6.0"), run.output
     assert "<title>IOPaint</title>" in api("/")[1]
     again = play("deploy.yml", iopaint_image_source="release")
-    assert (again.rc, again.changed("iopaint-host")) == (0, 0), again.output
+    assert (again.rc, again.changed("iopaint-default")) == (0, 0), again.output
