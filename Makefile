@@ -10,8 +10,11 @@ COLLECTION := build/collections/ansible_collections/iopaint/fleet
 export PATH := $(VENV)/bin:$(CURDIR)/build/uv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build/collections
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help env lint unit test constraints
+SCENARIO ?= default
+
+.PHONY: help env demo demo-down lint unit scenarios test constraints
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
 
@@ -28,18 +31,29 @@ env: .venv/.pinned ## .venv with every tool pinned, collections included
 
 lint: env ## yamllint, ansible-lint (profile production), ruff, role arguments
 	yamllint --strict .
+	ansible-lint --offline --profile production
+	scripts/role-arguments
 	ruff check .
 	ruff format --check .
 
 unit: env ## unit tests of plugins and docker/entrypoint
 	pytest -q
 
-test: lint unit ## lint and unit tests
-	@echo "make test: lint and unit tests passed"
+demo: env ## IOPaint on a test host on this machine, on http://127.0.0.1:8080
+	@scripts/demo up
+
+demo-down: env ## remove what `make demo` made
+	@scripts/demo down
+
+scenarios: env
+	scripts/scenarios $(SCENARIO)
+
+test: lint unit scenarios ## lint, unit tests and all scenarios; SCENARIO=default runs one
+	@echo "make test: lint, unit tests and scenarios passed: $(SCENARIO)"
 
 constraints: env ## pin requirements/dev.txt and docker/constraints anew
 	$(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --no-emit-index-url --custom-compile-command "make constraints" \
 	  requirements/dev.in -o requirements/dev.txt
 	$(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url \
-	  --no-emit-package torch --no-emit-package torchvision --override docker/constraints/overrides.txt \
+	  --no-emit-package torch --no-emit-package torchvision --override docker/constraints/overrides.txt --override docker/constraints/cpu-overrides.txt \
 	  --custom-compile-command "make constraints" docker/constraints/cpu.in -o docker/constraints/cpu.txt

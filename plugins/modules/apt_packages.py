@@ -253,9 +253,9 @@ class Packages:
         if self.module.check_mode:
             return before
         self.apply("can't be downloaded", False, "--download-only", "install", *targets, *(f"{name}-" for name in conflicts))
+        if conflicts:  # first, as packages that share files need not say so
+            self.apply("can't be removed", True, "remove", *conflicts)
         with self.services(any(name not in before for name in todo)):
-            if conflicts:  # first, as packages that share files need not say so
-                self.apply("can't be removed", True, "remove", *conflicts)
             if targets:
                 self.apply("can't be installed", True, "install", *targets)
         return self.installed([*self.wanted, *self.requires, *self.absent])

@@ -18,6 +18,7 @@ options:
   source:
     description:
       - V(auto) tries host, registry and bootstrap in this order; V(pull) never bootstraps; V(bootstrap) never pulls.
+      - Where V(auto) has to bootstrap and mmdebstrap is not installed, RV(how) is V(missing) and the module does no more.
     type: str
     choices: [auto, pull, bootstrap]
     default: auto
@@ -53,9 +54,9 @@ image:
 id:
   description: The image's ID.
   type: str
-  returned: success, not in check mode where the image is not there yet
+  returned: success, unless the image is not there (check mode, or RV(how=missing))
 how:
-  description: Where it came from (V(host), V(pulled) or V(bootstrapped)).
+  description: Where it came from (V(host), V(pulled) or V(bootstrapped)), or V(missing).
   type: str
   returned: success
   sample: host
@@ -76,7 +77,7 @@ def bootstrap(module, docker, name):
     """Make the image `name` from packages and give its ID; fail the module with mmdebstrap's last words."""
     tool = module.get_bin_path("mmdebstrap")
     if not tool:
-        module.fail_json(msg="mmdebstrap is not installed on the host, and iopaint_image_base could not be had otherwise.")
+        module.fail_json(msg="mmdebstrap is not installed on the host, and iopaint_image_base_source asks for it.")
     with tempfile.TemporaryDirectory(dir=module.tmpdir) as folder:
         archive = os.path.join(folder, "rootfs.tar")
         command = [tool, "--quiet", "--variant=minbase", "--include=ca-certificates", module.params["suite"], archive]
@@ -126,6 +127,8 @@ def main():
                 msg=f"The base image {name} (iopaint_image_base) could not be pulled: {reason} "
                 "Name a mirror, or set iopaint_image_base_source to auto or bootstrap."
             )
+        if not module.get_bin_path("mmdebstrap"):
+            module.exit_json(changed=False, image=made, how="missing", reason=reason)
     module.exit_json(changed=True, image=made, id=bootstrap(module, docker, made), how="bootstrapped", reason=reason)
 
 

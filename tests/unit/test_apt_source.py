@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -310,6 +311,18 @@ def test_what_is_wrong_is_told_before_anything_is_written(run, root, options, wo
 def test_a_site_without_the_key_is_told(run, site):
     (site.folder / "gpg").unlink()
     assert f"can't be had from {site.url}/gpg: HTTP 404" in run(failed=True)["msg"]
+
+
+def test_a_host_without_certificates_is_told_what_to_install(run, root, monkeypatch):
+    def fetch(*_, **__):
+        raise URLError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
+
+    monkeypatch.setattr(apt_source, "open_url", fetch)
+    monkeypatch.setattr(apt_source, "CERTIFICATES", f"{root}/none")
+    assert "Install ca-certificates" in run(failed=True)["msg"]
+    result = run(check_mode=True)  # in which the task before this one has not installed them
+    assert result["changed"]
+    assert "not fetched, as ca-certificates is not installed yet" in str(result["warnings"])
 
 
 def test_leftovers_go_and_a_copy_stays(run, root):

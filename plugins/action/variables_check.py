@@ -1,0 +1,112 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Action: the variables of this collection's roles, checked on the control node. Documented in plugins/modules."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import yaml
+from ansible.errors import AnsibleError
+from ansible.module_utils.common.parameters import DEFAULT_TYPE_VALIDATORS
+from ansible.plugins.action import ActionBase
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+CLOSE = 0.88  # difflib's ratio from which an unknown name counts as a misspelt one
+KINDS = {
+    "str": "text",
+    "path": "a path",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "a dictionary",
+}
+SCALARS = (str, int, float, bool)
+
+
+def specification(role: str) -> dict:
+    """The options of a role's entry point main, by name."""
+    path = ROLES / role / "meta" / "argument_specs.yml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+
+
+def problems(name: str, value: object, option: dict) -> list[str]:
+    """What is wrong with a value, one sentence each; name says where it stands, as in iopaint_instances[0].port."""
+    kind = option.get("type", "str")
+    shown = f"{name} is {value!r}" if len(repr(value)) <= 80 else f"{name} is {repr(value)[:80]}…"
+    if option.get("no_log"):
+        shown = f"{name} is wrong (its value is secret)"
+    try:
+        if kind in ("str", "path") and not isinstance(value, SCALARS):
+            raise TypeError
+        if kind == "int" and isinstance(value, bool):
+            raise TypeError
+        parsed = DEFAULT_TYPE_VALIDATORS["str" if kind == "path" else kind](value)
+    except (TypeError, ValueError):
+        return [f"{shown}, accepted: {KINDS.get(kind, kind)}"]
+    choices = option.get("choices")
+    if choices and parsed not in choices:
+        return [f"{shown}, accepted: {', '.join(map(str, choices))}"]
+    if kind == "list":
+        element = {"type": option.get("elements", "raw"), "options": option.get("options"), "choices": None}
+        return [text for index, item in enumerate(parsed) for text in problems(f"{name}[{index}]", item, element)]
+    if kind == "dict" and option.get("options"):
+        return members(name, parsed, option["options"])
+    return []
+
+
+def members(name: str, value: dict, options: dict) -> list[str]:
+    """What is wrong with the keys of a dictionary that has an option for each of them."""
+    found = [f"{name} has no {key}, which it needs" for key, o in options.items() if o.get("required") and key not in value]
+    for key, item in value.items():
+        if key not in options:
+            found.append(f"{name} has the unknown key {key}{nearest(key, options, 0.6)}, accepted: {', '.join(options)}")
+        elif item is not None or options[key].get("required"):
+            found += problems(f"{name}.{key}", item, options[key])
+    return found
+
+
+def nearest(word: str, known: list, cutoff: float) -> str:
+    """A hint at the likeliest of the known names, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f" (nearest: {close[0]})" if close else ""
+
+
+def misspelt(names: list, known: list) -> list[str]:
+    """The names of ours that no role knows and that look like one it does."""
+    unknown = sorted(name for name in names if name.startswith("iopaint_") and name not in known)
+    hints = {name: nearest(name, known, CLOSE) for name in unknown}
+    return [f"{name} is no variable of this collection{hint}" for name, hint in hints.items() if hint]
+
+
+class ActionModule(ActionBase):
+    """Runs on the control node alone."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _VALID_ARGS = frozenset(("roles",))
+
+    def run(self, tmp=None, task_vars=None):
+        """Give the problems; failed where there is one."""
+        result = super().run(tmp, task_vars)
+        found, known = [], {}
+        for role in self._task.args.get("roles") or []:
+            known.update(specification(role))
+        for name, option in known.items():
+            if name not in task_vars:
+                continue
+            try:
+                value = self._templar.template(task_vars[name])
+            except AnsibleError as error:
+                found.append(f"{name} can't be evaluated: {error}")
+                continue
+            if value is None and not option.get("required"):
+                value = option.get("default", "")
+            found += problems(name, value, option)
+        every_role = [name for path in sorted(ROLES.iterdir()) if path.is_dir() for name in specification(path.name)]
+        found += misspelt(list(task_vars), every_role)
+        result.update(changed=False, problems=found)
+        if found:
+            result.update(failed=True, msg="Nothing was changed. " + "; ".join(found) + ".")
+        return result

@@ -1,0 +1,172 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Filter: what iopaint_instances describes, completed and checked."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from ansible.errors import AnsibleFilterError
+
+DOCUMENTATION = r"""
+name: instances
+short_description: Completes iopaint_instances with the role's defaults and checks them against each other
+version_added: 0.1.0
+description:
+  - Each entry becomes a dictionary with every key that the role iopaint uses.
+  - Two instances of one name or on one port, a name that compose would refuse, and options that are the role's own are
+    errors that name the entry.
+options:
+  _input:
+    description: The variable C(iopaint_instances).
+    type: list
+    elements: dict
+    required: true
+  defaults:
+    description: Values for the keys that an entry leaves out.
+    type: dict
+    required: true
+  images:
+    description: Image for each variant, as the user names them (C(iopaint_images)).
+    type: dict
+    default: {}
+  built:
+    description: What the role iopaint_image made, by variant (C(iopaint_image_built)).
+    type: dict
+    default: {}
+author: iopaint.fleet contributors (@iopaint)
+"""
+
+EXAMPLES = r"""
+instances: "{{ [{'name': 'cpu', 'port': 8080}] | iopaint.fleet.instances({'variant': 'cpu', 'model': 'lama'}) }}"
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - One entry an instance, with these keys added.
+    - C(image), C(url) (where the host reaches it) and C(published) (C(address), C(port) and compose C(project)).
+    - C(environment), the options of IOPaint as C(IOPAINT_*) variables.
+  type: list
+  elements: dict
+"""
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
+OWN_OPTIONS = {
+    "host": "bind_address",
+    "port": "port",
+    "model": "model",
+    "model_dir": "iopaint_data_dir",
+    "output_dir": "iopaint_data_dir",
+}
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what the user may ask for, and how it is reached
+
+
+def text(value):
+    """Give an option's value as the entrypoint reads it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def reached_at(bind_address):
+    """Give the host part of the URL under which the host itself reaches a published port."""
+    return ANY_ADDRESS.get(bind_address, f"[{bind_address}]" if ":" in bind_address else bind_address)
+
+
+def complete(entry, where, defaults):
+    """Give one entry with all its keys but image; raise AnsibleFilterError on what it can't be."""
+    if not NAME.fullmatch(str(entry.get("name", ""))):
+        raise AnsibleFilterError(
+            f"{where}: name {entry.get('name')!r} must begin with a lower-case letter or digit and go on with these, - and _ "
+            "(41 characters at most)."
+        )
+    if not 1 <= int(entry.get("port", 0)) <= 65535:
+        raise AnsibleFilterError(f"{where}: port {entry.get('port')!r} must be from 1 to 65535.")
+    instance = {**defaults, **{key: value for key, value in entry.items() if value is not None}}
+    options = instance.get("options") or {}
+    for option, instead in OWN_OPTIONS.items():
+        if option in options:
+            raise AnsibleFilterError(f"{where}: options.{option} is set by the role; use {instead}.")
+    environment = {f"IOPAINT_{name.upper()}": text(value) for name, value in options.items()}
+    broken = sorted(name for name, value in environment.items() if "\n" in value)
+    if broken:
+        raise AnsibleFilterError(f"{where}: {', '.join(broken)} must be of one line.")
+    port, address = int(instance["port"]), instance["bind_address"]
+    return {
+        **instance,
+        "url": f"http://{reached_at(address)}:{port}",
+        "published": {"address": address, "port": port, "project": f"iopaint-{instance['name']}"},
+        "environment": {"IOPAINT_MODEL": instance["model"], **environment},
+    }
+
+
+def instances(wanted, defaults, images=None, built=None):
+    """Give the completed entries; raise AnsibleFilterError with the entry's place on what is wrong."""
+    done = [complete(entry, f"iopaint_instances[{index}]", defaults) for index, entry in enumerate(wanted)]
+    for key in ("name", "port"):
+        values = [instance[key] for instance in done]
+        twice = sorted({str(value) for value in values if values.count(value) > 1})
+        if twice:
+            raise AnsibleFilterError(f"iopaint_instances: {key} {', '.join(twice)} is used by more than one instance.")
+    for instance in done:
+        variant = instance["variant"]
+        made = (built or {}).get(variant, {}).get("image")
+        instance["image"] = (images or {}).get(variant) or made or f"iopaint:{variant}-latest"
+    return done
+
+
+def dotenv(values):
+    """Give a dictionary as the lines of an env file that compose reads back to the same values."""
+    lines = []
+    for name, value in values.items():
+        shown = text(value)
+        if "'" in shown:  # single quotes know no escape
+            lines.append(name + '="' + re.sub(r'([\\"$])', r"\\\1", shown) + '"')
+        else:
+            lines.append(f"{name}='{shown}'")
+    return "\n".join(lines) + "\n"
+
+
+def instance_folders(wanted, folder, data, common, compose):
+    """Give the folder of each completed instance as the module instance_files takes it.
+
+    folder and data: where instances and their outputs lie. common: settings of the compose file that all share.
+    compose: the text of that file.
+    """
+    folders = []
+    for instance in wanted:
+        variant, published = instance["variant"].upper(), instance["published"]
+        settings = {
+            "PROJECT": published["project"],
+            f"{variant}_IMAGE": instance["image"],
+            f"{variant}_PORT": published["port"],
+            "BIND_ADDRESS": published["address"],
+            "OUTPUTS": f"{data}/outputs/{instance['name']}",
+            "MEMORY": instance["memory"],
+            **common,
+        }
+        files = [
+            {"name": "compose.yaml", "content": compose},
+            {"name": ".env", "content": dotenv(settings)},
+            {"name": "options.env", "content": dotenv(instance["environment"]), "mode": "0600", "secret": True},
+        ]
+        folders.append({"path": f"{folder}/{instance['name']}", "files": files})
+    return folders
+
+
+def data_folders(wanted, models, data, owner):
+    """Give the folders of models and outputs below data, each for the owner, as the module instance_files takes them.
+
+    wanted: completed instances. models: files as the filter model_files gives them. owner: number of user and group.
+    """
+    parents = [str(parent) for model in models for parent in reversed(PurePosixPath(model["path"]).parents)]
+    names = ["models", *(f"models/{parent}" for parent in parents if parent != ".")]
+    names += [f"outputs/{instance['name']}" for instance in wanted]
+    return [{"path": f"{data}/{name}", "owner": int(owner)} for name in dict.fromkeys(names)]
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self):
+        """Give name and function."""
+        return {"instances": instances, "data_folders": data_folders, "instance_folders": instance_folders}

@@ -1,0 +1,159 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible module: the folders of all instances with their files, in one round trip."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: instance_files
+short_description: Writes the files of all instances in one round trip
+version_added: 0.1.0
+description:
+  - Each folder is created where it is missing. Each file is replaced in one step, where its content or mode differs.
+  - Files that it is not told about stay as they are, and so does the content of a folder whose owner is set.
+options:
+  folders:
+    description: The folders.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description: The folder.
+        type: path
+        required: true
+      owner:
+        description: Number of the user and group that the folder belongs to; by default as it is.
+        type: int
+      files:
+        description: What it holds.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: File name.
+            type: str
+            required: true
+          content:
+            description: Text, written as UTF-8.
+            type: str
+            required: true
+          mode:
+            description: Permissions in octal.
+            type: str
+            default: "0644"
+          secret:
+            description: Whether a diff leaves out the content.
+            type: bool
+            default: false
+attributes:
+  check_mode:
+    support: full
+    description: Says what would be written.
+  diff_mode:
+    support: full
+    description: Shows each file before and after, unless it is secret.
+author: iopaint.fleet contributors (@iopaint)
+"""
+
+EXAMPLES = r"""
+- name: The files of each instance are in place
+  iopaint.fleet.instance_files:
+    folders:
+      - path: /opt/iopaint/instances/cpu
+        files:
+          - {name: .env, content: "CPU_PORT='8080'\n"}
+          - {name: options.env, content: "IOPAINT_MODEL='lama'\n", mode: "0600", secret: true}
+"""
+
+RETURN = r"""
+written:
+  description: Files and folders that were written, or would be in check mode.
+  type: list
+  elements: str
+  returned: success
+"""
+
+import os
+import stat
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def read(path):
+    """Give a file's text and mode, or (None, None) where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+    except FileNotFoundError:
+        return None, None
+
+
+def right_folder(path, owner):
+    """Tell whether the folder is there and belongs to the owner, where one is given."""
+    return os.path.isdir(path) and (owner is None or os.stat(path).st_uid == os.stat(path).st_gid == owner)
+
+
+def make_folder(path, owner):
+    """Make the folder, and those above it that are missing, for the owner."""
+    above = os.path.dirname(path)
+    if not os.path.isdir(above):
+        make_folder(above, None)
+    os.makedirs(path, mode=0o755, exist_ok=True)
+    if owner is not None:
+        os.chown(path, owner, owner)
+
+
+def write(path, content, mode):
+    """Put the text in the file's place in one step."""
+    descriptor, candidate = tempfile.mkstemp(dir=os.path.dirname(path))
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(content)
+        os.fchmod(descriptor, mode)
+        stream.flush()
+        os.fsync(descriptor)
+    os.replace(candidate, path)
+
+
+def main():
+    """Run the module."""
+    file = {
+        "name": {"type": "str", "required": True},
+        "content": {"type": "str", "required": True},
+        "mode": {"type": "str", "default": "0644"},
+        "secret": {"type": "bool", "default": False},
+    }
+    folder = {
+        "path": {"type": "path", "required": True},
+        "owner": {"type": "int"},
+        "files": {"type": "list", "elements": "dict", "default": [], "options": file},
+    }
+    module = AnsibleModule(
+        argument_spec={"folders": {"type": "list", "elements": "dict", "required": True, "options": folder}},
+        supports_check_mode=True,
+    )
+    written, diff = [], []
+    for wanted in module.params["folders"]:
+        if not right_folder(wanted["path"], wanted["owner"]):
+            written.append(wanted["path"])
+            if not module.check_mode:
+                make_folder(wanted["path"], wanted["owner"])
+        for item in wanted["files"]:
+            path, mode = os.path.join(wanted["path"], item["name"]), int(item["mode"], 8)
+            before, mode_before = read(path)
+            if (before, mode_before) == (item["content"], mode):
+                continue
+            written.append(path)
+            shown = {"before": before or "", "after": item["content"]}
+            if item["secret"]:
+                shown = {key: "" if text == "" else "(secret)\n" for key, text in shown.items()}
+            diff.append({"before_header": path, "after_header": path, **shown})
+            if not module.check_mode:
+                write(path, item["content"], mode)
+    module.exit_json(changed=bool(written), written=written, **({"diff": diff} if module._diff else {}))
+
+
+if __name__ == "__main__":
+    main()
