@@ -29,6 +29,10 @@ options:
     description: What the refresh unit reads its options from; they count for the comparison too.
     type: path
     default: /etc/nvidia-container-toolkit/nvidia-cdi-refresh.env
+  persistent:
+    description: The file to write where there is no refresh unit, or it declines. It outlives a reboot, as no one would write it then.
+    type: path
+    default: /etc/cdi/nvidia.yaml
   duplicates:
     description: What becomes of other spec files that declare the same devices.
     type: str
@@ -84,7 +88,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import gpu
 
 OUTPUT = "NVIDIA_CTK_CDI_OUTPUT_FILE_PATH"
-PERSISTENT = "/etc/cdi/nvidia.yaml"
 MARK = "# Written by iopaint.fleet.cdi_spec.\n"  # tells a file of this module from one of the administrator's
 
 
@@ -114,11 +117,12 @@ class Spec:
         """Take the module that runs, and look at the units."""
         self.module = module
         self.ctk = module.get_bin_path("nvidia-ctk")
+        self.persistent = module.params["persistent"]
         self.systemctl = module.get_bin_path("systemctl")
         self.service, self.path_unit = (f"{module.params['unit']}.{suffix}" for suffix in ("service", "path"))
         self.environment = environment(module.params["environment_file"])
         self.units = self._units()
-        self.output = self.environment.get(OUTPUT, "/var/run/cdi/nvidia.yaml") if self.has_unit() else PERSISTENT
+        self.output = self.environment.get(OUTPUT, "/var/run/cdi/nvidia.yaml") if self.has_unit() else self.persistent
 
     def _units(self) -> dict:
         if not self.systemctl:
@@ -173,11 +177,11 @@ class Spec:
                 return "unit"
             self.module.warn(
                 f"{self.service} did not write the spec (its condition may ask for a kernel module that modules.dep does not "
-                f"list), so it is in {PERSISTENT} and has to be written anew, by this module, after each driver update."
+                f"list), so it is in {self.persistent} and has to be written anew, by this module, after each driver update."
             )
             if os.path.exists(self.output):
                 os.unlink(self.output)
-            self.output = PERSISTENT
+            self.output = self.persistent
         os.makedirs(os.path.dirname(self.output), exist_ok=True)
         candidate = os.path.join(self.module.tmpdir, "candidate")
         with open(candidate, "w", encoding="utf-8") as file:
@@ -226,8 +230,8 @@ def run(module: AnsibleModule) -> dict:
         )
     text, written_by = spec.generate(), "unit" if spec.has_unit() else "module"
     wanted = spec.names()
-    if written_by == "unit" and not os.path.exists(spec.output) and same(read(PERSISTENT), text):
-        spec.output, written_by = PERSISTENT, "module"  # the unit declined, on an earlier run
+    if written_by == "unit" and not os.path.exists(spec.output) and same(read(spec.persistent), text):
+        spec.output, written_by = spec.persistent, "module"  # the unit declined, on an earlier run
     before = read(spec.output)
 
     others = other_files(directories, spec.output, wanted)
@@ -267,6 +271,7 @@ def main() -> None:
             "cdi_dirs": {"type": "list", "elements": "path", "default": ["/etc/cdi", "/var/run/cdi"]},
             "unit": {"type": "str", "default": "nvidia-cdi-refresh"},
             "environment_file": {"type": "path", "default": "/etc/nvidia-container-toolkit/nvidia-cdi-refresh.env"},
+            "persistent": {"type": "path", "default": "/etc/cdi/nvidia.yaml"},
             "duplicates": {"type": "str", "choices": ["refuse", "set_aside"], "default": "refuse"},
         },
         supports_check_mode=True,
