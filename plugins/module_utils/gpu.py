@@ -298,8 +298,9 @@ def engine_state(info: dict) -> dict:
 
 def explain_start(error: str, cdi: dict, engine: dict | None = None) -> str:
     """One sentence for an engine's refusal to start a container with a GPU; the engine's own text where it is no such."""
-    if unresolvable := re.search(r"unresolvable CDI devices ([^\s\"]+(?:, [^\s\"]+)*)", error):
-        return " ".join(_unresolvable(name.strip(" ."), cdi) for name in unresolvable[1].split(","))
+    if unresolvable := re.search(r"unresolvable CDI devices (.*)", error):
+        devices = re.findall(r"[\w.-]+/[\w.-]+=\w[\w.:-]*\b", unresolvable[1])
+        return " ".join(_unresolvable(device, cdi) for device in devices)
     if 'could not select device driver "cdi"' in error or "CDI device injection failed: no CDI" in error:
         version = f" {engine['version']}" if engine and engine["version"] else ""
         return (

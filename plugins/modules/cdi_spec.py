@@ -30,7 +30,7 @@ options:
     type: path
     default: /etc/nvidia-container-toolkit/nvidia-cdi-refresh.env
   persistent:
-    description: The file to write where there is no refresh unit, or it declines. It outlives a reboot, as no one would write it then.
+    description: The file to write where there is no refresh unit, or it declines. It has to outlive a reboot.
     type: path
     default: /etc/cdi/nvidia.yaml
   duplicates:

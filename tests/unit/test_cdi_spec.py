@@ -134,7 +134,7 @@ def test_a_unit_that_declines_is_told_and_replaced(host):
     (host.root / "run/nvidia.yaml").write_text(SPEC.replace("0.7.0", "0.5.0"))
     result = host.run()
     assert (result["written_by"], result["path"]) == ("module", f"{host.root}/etc/nvidia.yaml")
-    assert "did not write the spec" in result["warnings"][0]
+    assert "did not write the spec" in str(result["warnings"])
     assert not (host.root / "run/nvidia.yaml").exists()
     assert host.run()["changed"] is False
     # once it works again, its file takes the place of the module's

@@ -135,7 +135,12 @@ def test_no_kernel_module_serves_pascal_and_blackwell():
 # ---- CDI names -------------------------------------------------------------------------------------------------------
 
 GPUS = [
-    {"index": 1, "uuid": "GPU-b", "mig_enabled": True, "mig_devices": [{"index": 0, "uuid": "MIG-x"}, {"index": 1, "uuid": "MIG-y"}]},
+    {
+        "index": 1,
+        "uuid": "GPU-b",
+        "mig_enabled": True,
+        "mig_devices": [{"index": 0, "uuid": "MIG-x"}, {"index": 1, "uuid": "MIG-y"}],
+    },
     {"index": 0, "uuid": "GPU-a", "mig_enabled": False, "mig_devices": []},
 ]
 
@@ -160,11 +165,23 @@ DAEMON = "docker: Error response from daemon: "
 @pytest.mark.parametrize(
     ("error", "info", "words"),
     [
-        (f"{DAEMON}CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=7.\nSee", WELL, "declares nvidia.com/gpu=7: ask"),
-        ("unresolvable CDI devices nvidia.com/gpu=0", host(cdi_conflicts=TWICE), "/etc/cdi/a.yaml and by /etc/cdi/b.yaml, so the"),
+        (
+            f"{DAEMON}CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=7.\nSee",
+            WELL,
+            "declares nvidia.com/gpu=7: ask",
+        ),
+        (
+            "unresolvable CDI devices nvidia.com/gpu=0",
+            host(cdi_conflicts=TWICE),
+            "/etc/cdi/a.yaml and by /etc/cdi/b.yaml, so the",
+        ),
         ("unresolvable CDI devices nvidia.com/gpu=7", host(cdi_errors=BROKEN), "/etc/cdi/nvidia.yaml can't be read: not a CDI"),
         ("unresolvable CDI devices nvidia.com/gpu=7, nvidia.com/gpu=8", WELL, "No CDI spec declares nvidia.com/gpu=8"),
-        ('could not select device driver "cdi" with capabilities: [[gpu]]', WELL, "CDI is off in the engine 26.1.5: set features"),
+        (
+            'could not select device driver "cdi" with capabilities: [[gpu]]',
+            WELL,
+            "CDI is off in the engine 26.1.5: set features",
+        ),
         ('failed to stat CDI host device "/dev/nvidia1": no such file', WELL, "The CDI spec names /dev/nvidia1, which is not"),
         (f'{DAEMON}could not select device driver "nvidia" with capabilities: [[gpu]].', WELL, "Toolkit is not installed"),
         (f'{DAEMON}could not select device driver "" with capabilities: [[gpu]].', WELL, "Toolkit is not installed"),
