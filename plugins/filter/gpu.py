@@ -81,7 +81,8 @@ def gpu_start_error(error, info):
 
 
 # PCI device IDs rise with the generations: the first of Turing, and the first of Blackwell.
-TURING, BLACKWELL = 0x1E00, 0x2900
+TURING = 0x1E00
+BLACKWELL = 0x2900
 
 
 def gpu_kernel_module(info, wanted="auto"):
