@@ -209,6 +209,17 @@ def test_kernel_module_and_library_of_two_versions(host):
         assert "nvidia-smi says: Failed to initialize NVML: Driver/library version mismatch" in message
 
 
+def test_a_reboot_that_is_due_is_said(host):
+    host.check_output("touch /run/reboot-required")
+    try:
+        run = play("nvidia_driver", nvidia_driver_install=False)
+        assert not run.failed
+        (warning,) = run.tasks["What may go wrong later is said"]["msg"]
+        assert warning.startswith("A reboot is due (/run/reboot-required): drain the host and reboot it")
+    finally:
+        host.check_output("rm /run/reboot-required")
+
+
 # ---- toolkit ---------------------------------------------------------------------------------------------------------
 
 
@@ -231,7 +242,10 @@ def test_a_version_that_nobody_has_is_named():
 
 
 def test_downgrade_and_a_new_mig_layout(host):
+    old = "/etc/apt/sources.list.d/nvidia-docker.list"
+    write(host, old, "deb https://nvidia.github.io/libnvidia-container/stable/deb/$(ARCH) /\n")
     run = toolkit(nvidia_container_toolkit_version="1.19.1")
+    assert not host.file(old).exists
     assert host.check_output("nvidia-ctk --version").endswith("1.19.1")
     assert "cdiVersion: 0.5.0" in host.file(SPEC).content_string
     assert [one["uuids"] for one in run.result["proven"]] == [[GPU[0]], [GPU[1]]]
