@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 import testinfra
+import yaml
 
 SCENARIO = Path(__file__).resolve().parents[1]
 INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
-HOSTS = ("provision-debian13", "provision-debian12")
+GROUPS = {name: list(group["hosts"]) for name, group in yaml.safe_load(Path(INVENTORY).read_text())["all"]["children"].items()}
+HOSTS = GROUPS["docker_hosts"]
+FRESH = next(name for name in HOSTS if name not in GROUPS.get("museum", []))
+SITE_HOST = GROUPS["repositories"][0]
 
 
 class Outcome:
