@@ -38,7 +38,9 @@ author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-instances: "{{ [{'name': 'cpu', 'port': 8080}] | iopaint.fleet.instances({'variant': 'cpu', 'model': 'lama', 'bind_address': '127.0.0.1', 'memory': '6g'}) }}"
+instances: >-
+  {{ [{'name': 'cpu', 'port': 8080}]
+     | iopaint.fleet.instances({'variant': 'cpu', 'model': 'lama', 'bind_address': '127.0.0.1', 'memory': '6g'}) }}
 """
 
 RETURN = r"""

@@ -20,9 +20,10 @@ class Docker:
 
     def image(self, name):
         """Give the image's `docker image inspect` document, or None where the engine has no such image."""
-        rc, out, _dummy = self.run("image", "inspect", name)
+        rc, out, err = self.run("image", "inspect", name)
         if rc != 0:
-            self.info("{{.ServerVersion}}")  # no image, or no engine?
+            if "no such image" not in err.lower():
+                self.info("{{.ServerVersion}}")
             return None
         return json.loads(out)[0]
 

@@ -1,6 +1,7 @@
 """Make `ansible_collections.iopaint.fleet` importable from the checkout, as Ansible itself would; run its modules."""
 
 import json
+import marshal
 import os
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ class StandInEngine:
 
     def __init__(self, folder):
         self.bin, self.root = folder / "bin", folder / "engine-root"
-        self._state, self._calls = folder / "state.json", folder / "calls.jsonl"
+        self._state, self._calls = folder / "state", folder / "calls"
         self.bin.mkdir(parents=True)
         self.root.mkdir()
         self._calls.touch()
@@ -50,7 +51,7 @@ class StandInEngine:
 
     def set(self, **values):
         """Change the state."""
-        self._state.write_text(json.dumps({**(self.state if self._state.exists() else {}), **values}))
+        self._state.write_bytes(marshal.dumps({**(self.state if self._state.exists() else {}), **values}))
 
     def have(self, *names):
         """Let the engine hold images of these names, each one of its own."""
@@ -59,7 +60,7 @@ class StandInEngine:
     @property
     def state(self):
         """What the engine holds."""
-        return json.loads(self._state.read_text())
+        return marshal.loads(self._state.read_bytes())  # noqa: S302 - its own file
 
     @property
     def ids(self):
@@ -68,7 +69,10 @@ class StandInEngine:
 
     def calls(self, *words):
         """The calls whose arguments begin with these words, each with argv, env and cwd."""
-        calls = [json.loads(line) for line in self._calls.read_text().splitlines()]
+        calls, end = [], self._calls.stat().st_size
+        with self._calls.open("rb") as stream:
+            while stream.tell() < end:
+                calls.append(marshal.load(stream))  # noqa: S302 - its own file
         return [call for call in calls if call["argv"][: len(words)] == list(words)]
 
 

@@ -1,27 +1,26 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A stand-in for docker, as far as the modules use it: state.json is the engine, calls.jsonl takes every call.
+"""A stand-in for docker, as far as the modules use it: the file state is the engine, the file calls takes every call.
 
-The fixture `engine` (conftest.py) puts it on PATH with STAND_IN, the folder of both, set at its top. `run IMAGE check` is the real
-docker/entrypoint over the source tree that the state names.
+The fixture `engine` (conftest.py) puts it on PATH with STAND_IN, the folder of both, set at its top. `run IMAGE check` is
+the real docker/entrypoint over the source tree that the state names. It imports little, as it is started some hundred times.
 """
 
-import json
+import marshal
 import os
 import sys
 
 folder = globals()["STAND_IN"]
-state_file = os.path.join(folder, "state.json")
-with open(state_file) as stream:
-    state = json.load(stream)
+with open(f"{folder}/state", "rb") as stream:
+    state = marshal.load(stream)  # noqa: S302 - the fixture's own file
 images, argv = state["images"], sys.argv[1:]
-with open(os.path.join(folder, "calls.jsonl"), "a") as stream:
-    stream.write(json.dumps({"argv": argv, "env": dict(os.environ), "cwd": os.getcwd()}) + "\n")
+with open(f"{folder}/calls", "ab") as stream:
+    marshal.dump({"argv": argv, "env": dict(os.environ), "cwd": os.getcwd()}, stream)
 
 
 def end(status=0, out="", err=""):
     """Save the state and end."""
-    with open(state_file, "w") as stream:
-        json.dump(state, stream)
+    with open(f"{folder}/state", "wb") as stream:
+        marshal.dump(state, stream)
     print(out, end="")
     print(err, end="", file=sys.stderr)
     raise SystemExit(status)
@@ -39,7 +38,7 @@ if state["down"]:
 if argv[:2] == ["image", "inspect"]:
     if argv[2] not in images:
         end(1, "[]\n", f"Error response from daemon: No such image: {argv[2]}\n")
-    end(0, json.dumps([images[argv[2]]]))
+    end(0, '[{{"Id": "{Id}", "Size": {Size}}}]'.format(**images[argv[2]]))
 if argv[0] == "info":
     end(0, {"{{.DockerRootDir}}": state["root"], "{{.ServerVersion}}": "28.2.2"}[argv[2]] + "\n")
 if argv[0] == "pull":
@@ -74,7 +73,7 @@ if argv[0] == "run" and argv[-1] == "check":
     if state.get("run_error"):
         end(125, "", state["run_error"])
     passed = {name: os.environ[name] for name in values("-e")}
-    models = {"IOPAINT_MODEL_DIR": volume.split(":")[0] for volume in values("-v")}
+    models = {"IOPAINT_MODEL_DIR": values("-v")[0].split(":")[0]} if "-v" in argv else {}
     command = ["/usr/bin/python3", state["entrypoint"], "check", "--source", state["source"]]
-    os.execve(command[0], command, {**models, **passed})
+    os.execve(command[0], command, {**models, **passed})  # noqa: S606
 end(64, "", f"the stand-in knows no docker {' '.join(argv)}\n")
