@@ -177,6 +177,7 @@ class TestSource:
         assert run({"IOPAINT_MODEL": "lama"})["problems"] == []
         assert not engine.calls()
 
-    def test_entrypoint_and_source_go_together(self, run_module, source):
-        args = {"instances": [], "models": "/nonexistent", "source": str(source)}
-        assert "required together: entrypoint, source" in run_module(options_check, failed=True, **args)["msg"]
+
+def test_entrypoint_and_source_go_together(run_module, source):
+    args = {"instances": [], "models": "/nonexistent", "source": str(source)}
+    assert "required together: entrypoint, source" in run_module(options_check, failed=True, **args)["msg"]
