@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import PurePosixPath
 
 from ansible.errors import AnsibleFilterError
 
@@ -175,9 +176,20 @@ def instance_folders(wanted, folder, data, common, compose):
     return folders
 
 
+def data_folders(wanted, models, data, owner):
+    """Give the folders of models and outputs below data, each for the owner, as the module instance_files takes them.
+
+    wanted: completed instances. models: files as the filter model_files gives them. owner: number of user and group.
+    """
+    parents = [str(parent) for model in models for parent in reversed(PurePosixPath(model["path"]).parents)]
+    names = ["models", *(f"models/{parent}" for parent in parents if parent != ".")]
+    names += [f"outputs/{instance['name']}" for instance in wanted]
+    return [{"path": f"{data}/{name}", "owner": int(owner)} for name in dict.fromkeys(names)]
+
+
 class FilterModule:
     """The filters of this file."""
 
     def filters(self):
         """Give name and function."""
-        return {"instances": instances, "instance_folders": instance_folders}
+        return {"instances": instances, "data_folders": data_folders, "instance_folders": instance_folders}

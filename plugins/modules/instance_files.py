@@ -10,10 +10,10 @@ short_description: Writes the files of all instances in one round trip
 version_added: 0.1.0
 description:
   - Each folder is created where it is missing. Each file is replaced in one step, where its content or mode differs.
-  - Files that it is not told about stay as they are.
+  - Files that it is not told about stay as they are, and so does the content of a folder whose owner is set.
 options:
   folders:
-    description: Folders, each with C(path) and C(files), a list of dictionaries of C(name), C(content), C(mode) and C(secret).
+    description: The folders.
     type: list
     elements: dict
     required: true
@@ -22,11 +22,14 @@ options:
         description: The folder.
         type: path
         required: true
+      owner:
+        description: Number of the user and group that the folder belongs to; by default as it is.
+        type: int
       files:
         description: What it holds.
         type: list
         elements: dict
-        required: true
+        default: []
         suboptions:
           name:
             description: File name.
@@ -66,7 +69,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 written:
-  description: Paths that were written, or would be in check mode.
+  description: Files and folders that were written, or would be in check mode.
   type: list
   elements: str
   returned: success
@@ -87,6 +90,21 @@ def read(path):
             return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
     except FileNotFoundError:
         return None, None
+
+
+def right_folder(path, owner):
+    """Tell whether the folder is there and belongs to the owner, where one is given."""
+    return os.path.isdir(path) and (owner is None or os.stat(path).st_uid == os.stat(path).st_gid == owner)
+
+
+def make_folder(path, owner):
+    """Make the folder, and those above it that are missing, for the owner."""
+    above = os.path.dirname(path)
+    if not os.path.isdir(above):
+        make_folder(above, None)
+    os.makedirs(path, mode=0o755, exist_ok=True)
+    if owner is not None:
+        os.chown(path, owner, owner)
 
 
 def write(path, content, mode):
@@ -115,9 +133,11 @@ def difference(path, item, before, modes):
 
 
 def ensure(module, folder):
-    """See that one folder is as wanted; give path and difference of each file as it is written."""
-    if not module.check_mode:
-        os.makedirs(folder["path"], mode=0o755, exist_ok=True)
+    """See that one folder is as wanted; give path and differences of it and of each file as it is written."""
+    if not right_folder(folder["path"], folder["owner"]):
+        if not module.check_mode:
+            make_folder(folder["path"], folder["owner"])
+        yield folder["path"], []
     for item in folder["files"]:
         path, mode = os.path.join(folder["path"], item["name"]), int(item["mode"], 8)
         before, mode_before = read(path)
@@ -125,7 +145,7 @@ def ensure(module, folder):
             continue
         if not module.check_mode:
             write(path, item["content"], mode)
-        yield path, difference(path, item, before, (mode_before, mode))
+        yield path, [difference(path, item, before, (mode_before, mode))]
 
 
 def main():
@@ -138,7 +158,8 @@ def main():
     }
     folder = {
         "path": {"type": "path", "required": True},
-        "files": {"type": "list", "elements": "dict", "required": True, "options": file},
+        "owner": {"type": "int"},
+        "files": {"type": "list", "elements": "dict", "default": [], "options": file},
     }
     module = AnsibleModule(
         argument_spec={"folders": {"type": "list", "elements": "dict", "required": True, "options": folder}},
@@ -155,11 +176,11 @@ def main():
         try:
             for path, shown in ensure(module, wanted):
                 written.append(path)
-                diff.append(shown)
+                diff += shown
         except OSError as error:
             module.fail_json(
-                msg=f"The files of the instance in {wanted['path']} (below iopaint_dir) could not be written: {error}. "
-                "Make room for them there, or set iopaint_dir to another folder.",
+                msg=f"The folder {wanted['path']} could not be made or filled: {error}. Make room for it there, or set "
+                "iopaint_dir (instances) or iopaint_data_dir (models, outputs) to another folder.",
                 written=written,
             )
     module.exit_json(changed=bool(written), written=written, **({"diff": diff} if module._diff else {}))

@@ -32,6 +32,10 @@ def run(run_module, folders):
     return lambda **options: run_module(instance_files, **{"folders": folders, **options})
 
 
+def everything(folders):
+    return [path for folder in folders for path in (folder["path"], *paths([folder]))]
+
+
 def paths(folders):
     return [f"{folder['path']}/{file['name']}" for folder in folders for file in folder["files"]]
 
@@ -47,7 +51,7 @@ def read(path):
 
 def test_all_files_of_all_instances_are_written(run, folders):
     result = run()
-    assert (result["changed"], result["written"]) == (True, paths(folders))
+    assert (result["changed"], result["written"]) == (True, everything(folders))
     assert [read(path) for path in paths(folders)] == [file["content"] for folder in folders for file in folder["files"]]
     assert [mode(path) for path in paths(folders)] == [0o644, 0o600] * 2
     assert sorted(os.listdir(folders[0]["path"])) == [".env", "options.env"]
@@ -78,6 +82,30 @@ def test_only_what_differs_is_written(run, folders):
     assert read(paths(folders)[2]) == "MEMORY='8g'\n"
 
 
+def test_a_folder_without_files_is_made_and_its_content_stays(run, tmp_path):
+    wanted = [{"path": str(tmp_path / "data" / "models" / "hub")}, {"path": str(tmp_path / "empty")}]
+    made = [folder["path"] for folder in wanted]
+    assert run(folders=wanted, check=True)["written"] == made
+    assert not (tmp_path / "data").exists()
+    assert run(folders=wanted)["written"] == made
+    assert mode(made[0]) == 0o755
+    (tmp_path / "data" / "models" / "hub" / "lama.pt").write_text("weights")
+    assert run(folders=wanted, diff=True)["changed"] is False
+    assert os.listdir(made[0]) == ["lama.pt"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="root alone gives a folder away")
+def test_a_folder_of_somebody_else_is_given_to_its_owner(run, tmp_path):
+    folder, new = tmp_path / "models", tmp_path / "data" / "outputs"
+    folder.mkdir()
+    wanted = [{"path": str(path), "owner": 1000} for path in (folder, new)]
+    assert run(folders=wanted, check=True)["written"] == [str(folder), str(new)]
+    assert folder.stat().st_uid == 0
+    assert run(folders=wanted)["changed"] is True
+    assert [(path.stat().st_uid, path.stat().st_gid) for path in (folder, new, new.parent)] == [(1000, 1000)] * 2 + [(0, 0)]
+    assert run(folders=wanted)["changed"] is False
+
+
 def test_a_mode_that_differs_is_set_and_shown(run, folders):
     run()
     path = paths(folders)[1]
@@ -100,7 +128,7 @@ def test_other_files_stay(run, folders):
 
 def test_check_mode_writes_nothing_and_says_what_would_be(run, folders, tmp_path):
     result = run(check=True, diff=True)
-    assert (result["changed"], result["written"]) == (True, paths(folders))
+    assert (result["changed"], result["written"]) == (True, everything(folders))
     assert [shown["after_header"] for shown in result["diff"]] == paths(folders)
     assert not (tmp_path / "instances").exists()
     run()
@@ -145,8 +173,8 @@ def test_a_secret_is_in_no_log_of_the_host(run, monkeypatch):
 def test_a_file_where_the_folder_should_be_is_said(run, folders, tmp_path):
     (tmp_path / "instances").write_text("a file")
     message = run(failed=True)["msg"]
-    assert f"The files of the instance in {folders[0]['path']} (below iopaint_dir) could not be written" in message
-    assert "set iopaint_dir to another folder" in message
+    assert message.startswith(f"The folder {folders[0]['path']} could not be made or filled: ")
+    assert "set iopaint_dir (instances) or iopaint_data_dir (models, outputs) to another folder" in message
 
 
 def test_a_folder_where_a_file_should_be_is_said_with_what_was_written(run, folders):
@@ -155,7 +183,7 @@ def test_a_folder_where_a_file_should_be_is_said_with_what_was_written(run, fold
     os.makedirs(path)
     result = run(failed=True)
     assert f"Is a directory: '{path}'" in result["msg"]
-    assert result["written"] == paths(folders)[:1]
+    assert result["written"] == paths(folders)[:1]  # its folder was there
     assert sorted(os.listdir(folders[0]["path"])) == [".env", "options.env"]
 
 

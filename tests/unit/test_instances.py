@@ -249,6 +249,15 @@ def test_each_instance_gets_its_folder():
     assert "MEMORY='8g'\n" in second["files"][1]["content"]
 
 
+def test_each_folder_of_models_and_outputs_is_named_once_from_the_top():
+    models = [{"path": "torch/hub/checkpoints/a.pt"}, {"path": "torch/hub/b.pt"}, {"path": "c.pt"}]
+    wanted = instances(entry(), entry(name="b", port=8081))
+    assert FILTERS["data_folders"](wanted, models, "/data", "1000") == [
+        {"path": f"/data/{name}", "owner": 1000}
+        for name in ("models", "models/torch", "models/torch/hub", "models/torch/hub/checkpoints", "outputs/a", "outputs/b")
+    ]
+
+
 def test_options_are_secret_and_for_root_alone():
     (folder,) = folders(instances(entry(options={"api_key": "it's"})))
     options = folder["files"][2]

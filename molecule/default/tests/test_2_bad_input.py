@@ -1,0 +1,89 @@
+"""Wrong input ends the play with a sentence for the reader, and what runs goes on running."""
+
+import pytest
+from play import deployed, play
+
+INSTANCE = {"name": "cpu", "variant": "cpu", "port": 8080, "model": "cv2"}
+LAMA = {"name": "lama", "url": "http://127.0.0.1:8000/big-lama.pt", "checksum": "sha256:" + "0" * 64}
+
+# Known before the first change: nothing at all is changed.
+BEFORE = {
+    "type": ({"iopaint_image_min_free_gb": "lots"}, ["iopaint_image_min_free_gb is 'lots'", "a number"]),
+    "text is no list": ({"iopaint_image_ref": ["main"]}, ["iopaint_image_ref is ['main']", "accepted: text"]),
+    "choice": ({"docker_package_source": "distro"}, ["docker_package_source is 'distro'", "upstream, distribution"]),
+    "misspelt": ({"iopaint_image_reff": "main"}, ["iopaint_image_reff", "nearest: iopaint_image_ref"]),
+    "key": ({"iopaint_instances": [{**INSTANCE, "prot": 1}]}, ["iopaint_instances[0]", "prot", "nearest: port"]),
+    "port is no number": ({"iopaint_instances": [{**INSTANCE, "port": "http"}]}, ["iopaint_instances[0].port is 'http'"]),
+    "port twice": ({"iopaint_instances": [INSTANCE, {**INSTANCE, "name": "b"}]}, ["port 8080 is used by more than one"]),
+    "port taken": (
+        {"iopaint_instances": [{**INSTANCE, "port": 9418}]},
+        ["Taken by another process: 127.0.0.1:9418", "ss -ltnp", "iopaint_instances"],
+    ),
+    "model incomplete": ({"iopaint_models": [{"name": "mine"}]}, ["iopaint_models: the model mine needs checksum, path, url"]),
+}
+# Known once the source is on the host, or its server has been asked.
+LATER = {
+    "unknown ref": ({"iopaint_image_ref": "no-such-ref"}, ["iopaint_image_ref no-such-ref", "git on the host says"]),
+    "repository out of reach": (
+        {"iopaint_image_git_url": "git://127.0.0.1:1/iopaint.git"},
+        ["iopaint_image_git_url git://127.0.0.1:1/iopaint.git", "Connection refused"],
+    ),
+    "no web_app": ({"iopaint_image_ref": "broken-no-web_app"}, ["it has no web_app/package.json", "iopaint_image_source"]),
+    "no package": ({"iopaint_image_ref": "broken-no-package"}, ["it has no iopaint/cli.py", "iopaint_image_source"]),
+    "disk": (
+        {"iopaint_image_min_free_gb": 1e6, "iopaint_image_ref": "v1.6.1-test"},
+        ["Too little disk", "iopaint_image_min_free_gb asks for 1000000.0"],
+    ),
+    "option": (
+        {"iopaint_instances": [{**INSTANCE, "options": {"low_men": True}}]},
+        ["cpu: IOPAINT_LOW_MEN is no option of this IOPaint (nearest: IOPAINT_LOW_MEM)", "iopaint_instances"],
+    ),
+    "option's value": (
+        {"iopaint_instances": [{**INSTANCE, "options": {"quality": 101}}]},
+        ["cpu: IOPAINT_QUALITY='101' is wrong, accepted: a whole number from 1 to 100"],
+    ),
+    "model": (
+        {"iopaint_instances": [{**INSTANCE, "model": "lamma"}]},
+        ["cpu: IOPAINT_MODEL='lamma' is no model of this IOPaint (nearest: lama)"],
+    ),
+    "checksum": (
+        {"iopaint_models": [LAMA]},
+        ["The model lama of iopaint_models could not be had from http://127.0.0.1:8000/big-lama.pt", "sha256:0000"],
+    ),
+    "release": (
+        {"iopaint_image_source": "release", "iopaint_image_release": "0.0.0"},
+        ["IOPaint 0.0.0 (iopaint_image_release) could not be had from the Python package index"],
+    ),
+    "build fails": (
+        {
+            "iopaint_image_ref": "v1.6.1-test",
+            "iopaint_image_base_source": "pull",
+            "iopaint_image_base": "registry.invalid/base:1",
+        },
+        ["The base image registry.invalid/base:1 (iopaint_image_base) could not be pulled"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", [*BEFORE, *LATER])
+def test_bad_input(host, case):
+    variables, sentences = {**BEFORE, **LATER}[case]
+    before = deployed(host)
+    run = play("deploy.yml", **variables)
+    assert run.rc == 2, run.output
+    assert run.says(*sentences), run.output
+    if case in BEFORE:
+        assert run.changed("iopaint-host") == 0
+    assert deployed(host) == before
+
+
+def test_failed_build_leaves_the_service_alone(host, api):
+    """The build runs and breaks off: the wheels' index is out of reach for an image that is not there yet."""
+    before = deployed(host)
+    run = play("deploy.yml", iopaint_image_python_index="http://127.0.0.1:1/simple")
+    assert run.rc == 2, run.output
+    assert run.says("The build of iopaint:cpu-", "failed; nothing that runs was touched", "/opt/iopaint/image/cpu.log"), (
+        run.output
+    )
+    assert deployed(host) == before
+    assert api("/api/v1/model")[0] == 200
