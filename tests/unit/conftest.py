@@ -16,6 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 _AnsibleCollectionFinder(paths=[str(ROOT / "build" / "collections")])._install()
 
 
+@pytest.fixture(autouse=True)
+def on_a_host(monkeypatch):
+    """Let modules in this process behave as on a host (warnings in their result) though other tests import the controller."""
+    monkeypatch.setattr("ansible.module_utils._internal.is_controller", False)
+
+
 @pytest.fixture
 def run_module(capsys, tmp_path):
     """Run a module with its arguments as Ansible hands them over, and give the result that it prints."""

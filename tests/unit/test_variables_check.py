@@ -48,6 +48,11 @@ argument_specs:
 
 
 @pytest.fixture
+def on_a_host():
+    """An action runs on the control node."""
+
+
+@pytest.fixture
 def roles(tmp_path, monkeypatch):
     """Two roles in place of the collection's."""
     monkeypatch.setattr(variables_check, "ROLES", tmp_path)
