@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import PurePosixPath
 
@@ -38,7 +39,9 @@ author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-instances: "{{ [{'name': 'cpu', 'port': 8080}] | iopaint.fleet.instances({'variant': 'cpu', 'model': 'lama'}) }}"
+instances: >-
+  {{ [{'name': 'cpu', 'port': 8080}]
+     | iopaint.fleet.instances({'variant': 'cpu', 'model': 'lama', 'bind_address': '127.0.0.1', 'memory': '6g'}) }}
 """
 
 RETURN = r"""
@@ -72,6 +75,19 @@ def reached_at(bind_address):
     return ANY_ADDRESS.get(bind_address, f"[{bind_address}]" if ":" in bind_address else bind_address)
 
 
+def number(value):
+    """Give the whole number that a value stands for, or 0."""
+    return int(value) if isinstance(value, (int, str)) and not isinstance(value, bool) and str(value).isdecimal() else 0
+
+
+def is_address(value):
+    """Tell whether compose takes the value as an address to publish on."""
+    try:
+        return isinstance(value, str) and bool(ipaddress.ip_address(value))
+    except ValueError:
+        return False
+
+
 def complete(entry, where, defaults):
     """Give one entry with all its keys but image; raise AnsibleFilterError on what it can't be."""
     if not NAME.fullmatch(str(entry.get("name", ""))):
@@ -79,22 +95,29 @@ def complete(entry, where, defaults):
             f"{where}: name {entry.get('name')!r} must begin with a lower-case letter or digit and go on with these, - and _ "
             "(41 characters at most)."
         )
-    if not 1 <= int(entry.get("port", 0)) <= 65535:
-        raise AnsibleFilterError(f"{where}: port {entry.get('port')!r} must be from 1 to 65535.")
+    if not 1 <= number(entry.get("port")) <= 65535:
+        raise AnsibleFilterError(f"{where}: port {entry.get('port')!r} must be a whole number from 1 to 65535.")
     instance = {**defaults, **{key: value for key, value in entry.items() if value is not None}}
+    if not is_address(instance["bind_address"]):
+        raise AnsibleFilterError(
+            f"{where}: bind_address {instance['bind_address']!r} (iopaint_bind_address where the entry has none) must be an "
+            "IP address, as 127.0.0.1, or 0.0.0.0 for all."
+        )
     options = instance.get("options") or {}
     for option, instead in OWN_OPTIONS.items():
         if option in options:
             raise AnsibleFilterError(f"{where}: options.{option} is set by the role; use {instead}.")
-    environment = {f"IOPAINT_{name.upper()}": text(value) for name, value in options.items()}
-    broken = sorted(name for name, value in environment.items() if "\n" in value)
-    if broken:
+    broken = sorted(f"options.{name}" for name, value in options.items() if "\n" in text(value))
+    if broken:  # what they hold may be a secret
         raise AnsibleFilterError(f"{where}: {', '.join(broken)} must be of one line.")
-    port, address = int(instance["port"]), instance["bind_address"]
+    environment = {f"IOPAINT_{name.upper()}": text(value) for name, value in options.items() if value is not None}
+    name, port, address = str(instance["name"]), int(instance["port"]), instance["bind_address"]
     return {
         **instance,
+        "name": name,
+        "port": port,
         "url": f"http://{reached_at(address)}:{port}",
-        "published": {"address": address, "port": port, "project": f"iopaint-{instance['name']}"},
+        "published": {"address": address, "port": port, "project": f"iopaint-{name}"},
         "environment": {"IOPAINT_MODEL": instance["model"], **environment},
     }
 
@@ -119,7 +142,7 @@ def dotenv(values):
     lines = []
     for name, value in values.items():
         shown = text(value)
-        if "'" in shown:  # single quotes know no escape
+        if "'" in shown or shown.endswith("\\"):  # in single quotes nothing can be escaped
             lines.append(name + '="' + re.sub(r'([\\"$])', r"\\\1", shown) + '"')
         else:
             lines.append(f"{name}='{shown}'")
