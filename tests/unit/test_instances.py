@@ -15,8 +15,8 @@ FILTERS = FilterModule().filters()
 DEFAULTS = {"variant": "cpu", "model": "lama", "bind_address": "127.0.0.1", "memory": "6g"}
 
 
-def instances(*entries, images=None, built=None, **defaults):
-    return FILTERS["instances"](list(entries), {**DEFAULTS, **defaults}, images, built)
+def instances(*entries, images=None, built=None, gpus=None, **defaults):
+    return FILTERS["instances"](list(entries), {**DEFAULTS, **defaults}, images, built, gpus)
 
 
 def entry(**keys):
@@ -32,6 +32,7 @@ def test_an_entry_is_completed():
             **DEFAULTS,
             "name": "a",
             "port": 8080,
+            "cpu_allowed": False,
             "url": "http://127.0.0.1:8080",
             "published": {"address": "127.0.0.1", "port": 8080, "project": "iopaint-a"},
             "environment": {"IOPAINT_MODEL": "lama"},
@@ -225,9 +226,11 @@ def test_compose_reads_every_value_back(tmp_path):
 # ---- instance_folders ------------------------------------------------------------------------------------------------
 
 
-def folders(wanted):
+def folders(wanted, gpu_mode="cdi"):
+    compose = "name: text of the compose file\n"
+    layout = {"instances": "/opt/instances", "data": "/var/lib/iopaint", "compose": compose, "gpu_mode": gpu_mode}
     common = {"MODELS": "/var/lib/iopaint/models", "OPTIONS_FILE": "options.env", "PIDS": 512}
-    return FILTERS["instance_folders"](wanted, "/opt/instances", "/var/lib/iopaint", common, "name: text of the compose file\n")
+    return FILTERS["instance_folders"](wanted, layout, common)
 
 
 def test_each_instance_gets_its_folder():
@@ -277,3 +280,117 @@ def test_every_setting_is_one_that_the_compose_file_reads():
     assert names
     assert not [name for name in names if f"${{{name}" not in text]
     assert f"iopaint-{DEFAULTS['variant']}" in yaml.safe_load(text)["services"]
+
+
+# ---- GPU instances ---------------------------------------------------------------------------------------------------
+
+GPUS = ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]
+
+
+def gpu(**keys):
+    return {"name": "gpu", "variant": "gpu", "port": 8081, **keys}
+
+
+def refused(*entries, gpus=None):
+    with pytest.raises(AnsibleFilterError) as error:
+        instances(*entries, gpus=gpus)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("devices", [None, [], ["auto"]])
+def test_auto_makes_one_for_each_gpu(devices):
+    first, second = instances(gpu(devices=devices), gpus=GPUS)
+    assert [first["name"], first["port"], first["devices"]] == ["gpu-0", 8081, ["nvidia.com/gpu=0"]]
+    assert [second["name"], second["port"], second["devices"]] == ["gpu-1", 8082, ["nvidia.com/gpu=1"]]
+    assert second["published"]["project"] == "iopaint-gpu-1"
+    assert second["image"] == "iopaint:gpu-latest"
+
+
+def test_auto_makes_one_for_each_mig_slice():
+    done = instances(gpu(), gpus=["nvidia.com/gpu=0:0", "nvidia.com/gpu=0:1", "nvidia.com/gpu=1"])
+    assert [one["name"] for one in done] == ["gpu-0", "gpu-1", "gpu-2"]
+    assert done[1]["devices"] == ["nvidia.com/gpu=0:1"]
+
+
+def test_auto_stays_where_the_gpus_are_not_known_yet():
+    (one,) = instances(gpu())
+    assert (one["name"], one["devices"]) == ("gpu", ["auto"])
+
+
+def test_auto_without_a_gpu_is_an_error_and_no_cpu_instance():
+    assert "this host has no GPU" in refused(gpu(), gpus=[])
+    assert "cpu_hosts" in refused(gpu(), gpus=[])
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        (0, "nvidia.com/gpu=0"),
+        ("0:1", "nvidia.com/gpu=0:1"),
+        ("all", "nvidia.com/gpu=all"),
+        ("GPU-11111111-2222-4333-8444-555555555555", "nvidia.com/gpu=GPU-11111111-2222-4333-8444-555555555555"),
+        ("MIG-11111111-2222-4333-8444-555555555555", "nvidia.com/gpu=MIG-11111111-2222-4333-8444-555555555555"),
+        ("nvidia.com/gpu=1", "nvidia.com/gpu=1"),
+        ("example.com/card=a", "example.com/card=a"),
+    ],
+)
+def test_devices_become_cdi_names(device, name):
+    (one,) = instances(gpu(devices=[device]))
+    assert one["devices"] == [name]
+
+
+@pytest.mark.parametrize("device", ["first", "-1", "nvidia.com/gpu=", "auto,0"])
+def test_no_device(device):
+    message = refused(gpu(devices=[device]))
+    assert f"iopaint_instances[0].devices has {device!r}, accepted: [auto]" in message
+
+
+def test_a_device_that_the_host_has_not():
+    message = refused(gpu(devices=[7]), gpus=GPUS)
+    assert "gpu asks for nvidia.com/gpu=7, and this host has nvidia.com/gpu=0, nvidia.com/gpu=1" in message
+
+
+def test_devices_are_not_for_the_cpu():
+    assert "iopaint_instances[0]: devices are for the variant gpu" in refused(entry(devices=[0]))
+
+
+@pytest.mark.parametrize("pair", [([0], [0]), ([0, 1], [1]), (["all"], [1]), ([0], ["all"])])
+def test_two_on_one_gpu_only_when_both_ask(pair):
+    def both(*shares):
+        return [
+            gpu(name=name, port=port, devices=devices, share=share)
+            for name, port, devices, share in zip("ab", (1, 2), pair, shares)
+        ]
+
+    assert "a, b ask for the same GPU" in refused(*both(False, False))
+    assert "share: true" in refused(*both(True, False))
+    assert len(instances(*both(True, True))) == 2
+
+
+def test_one_gpu_each_needs_no_share():
+    assert len(instances(gpu(devices=[0]), gpu(name="b", port=1, devices=[1]), gpus=GPUS)) == 2
+
+
+def reservation(devices, mode):
+    (folder,) = folders(instances(gpu(devices=devices)), mode)
+    (override,) = (file["content"] for file in folder["files"] if file["name"] == "devices.yaml")
+    plain = yaml.safe_load(override.replace("!override", ""))
+    return plain["services"]["iopaint-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+
+
+def test_devices_in_compose():
+    names = ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]
+    assert reservation([0, 1], "cdi") == [{"driver": "cdi", "device_ids": names, "capabilities": ["gpu"]}]
+    assert reservation([0, 1], "legacy") == [{"driver": "nvidia", "device_ids": ["0", "1"], "capabilities": ["gpu"]}]
+    assert reservation(["all"], "legacy") == [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
+
+
+def test_a_cpu_instance_reserves_nothing():
+    (folder,) = folders(instances(entry()))
+    assert "devices.yaml" not in [file["name"] for file in folder["files"]]
+
+
+@pytest.mark.parametrize(("value", "allowed"), [(False, True), ("no", True), (True, False), (None, False)])
+def test_a_gpu_instance_may_be_let_go_without_a_gpu(value, allowed):
+    (one,) = instances(gpu(devices=[0], options={"fleet_require_gpu": value}))
+    assert one["cpu_allowed"] is allowed
