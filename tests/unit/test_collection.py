@@ -34,6 +34,8 @@ def test_the_tarball_holds_what_hosts_need(tarball):
 
 def test_the_tarball_runs_elsewhere(tarball, tmp_path):
     """Installed without the checkout beside it, every playbook parses and lists its tasks."""
+    (tmp_path / "ansible.cfg").touch()
+    elsewhere = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "installed"), "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg")}
     install = [
         "ansible-galaxy",
         "collection",
@@ -44,9 +46,7 @@ def test_the_tarball_runs_elsewhere(tarball, tmp_path):
         "-p",
         str(tmp_path / "installed"),
     ]
-    run(*install, cwd=tmp_path)
-    (tmp_path / "ansible.cfg").touch()
-    elsewhere = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "installed"), "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg")}
+    run(*install, cwd=tmp_path, **elsewhere)
     inventory = str(ROOT / "inventories" / "example")
     for playbook in sorted((ROOT / "playbooks").glob("*.yml")):
         name = f"iopaint.fleet.{playbook.stem}"
