@@ -14,7 +14,7 @@ import yaml
 
 SCENARIO = Path(__file__).resolve().parents[1]
 INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
-GROUPS = {name: list(group["hosts"]) for name, group in yaml.safe_load(Path(INVENTORY).read_text())["all"]["children"].items()}
+GROUPS = {name: list(group.get("hosts", {})) for name, group in yaml.safe_load(Path(INVENTORY).read_text()).items()}
 HOSTS = GROUPS["docker_hosts"]
 FRESH = next(name for name in HOSTS if name not in GROUPS.get("museum", []))
 SITE_HOST = GROUPS["repositories"][0]
