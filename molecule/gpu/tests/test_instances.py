@@ -58,7 +58,7 @@ def test_two_on_one_gpu_have_to_ask(host):
 
 def test_a_gpu_that_the_host_has_not(host):
     before = deployed(host)
-    run = play("deploy.yml", **SITE, iopaint_instances=[{**GPU, "devices": ["7"]}])
+    run = play("deploy.yml", **SITE, iopaint_instances=[{**GPU, "port": 8086, "devices": ["7"]}])
     assert run.rc == 2, run.output
     assert run.says("gpu asks for nvidia.com/gpu=7, and this host has nvidia.com/gpu=0, nvidia.com/gpu=1"), run.output
     assert deployed(host) == before
