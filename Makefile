@@ -12,6 +12,8 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build/collections
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/build/ansible
 export PYTHONDONTWRITEBYTECODE := 1
+# Removing a host with an engine inside takes longer than the minute that the modules wait.
+export DOCKER_TIMEOUT := 300
 
 SCENARIO ?= default gpu provision provision-ubuntu
 
