@@ -54,7 +54,4 @@ test: lint unit scenarios ## lint, unit tests and all scenarios; SCENARIO=defaul
 constraints: env ## pin requirements/dev.txt and docker/constraints anew
 	$(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --no-emit-index-url --custom-compile-command "make constraints" \
 	  requirements/dev.in -o requirements/dev.txt
-	$(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url \
-	  --no-emit-package torch --no-emit-package torchvision --override docker/constraints/overrides.txt --override docker/constraints/cpu-overrides.txt \
-	  --custom-compile-command "make constraints" docker/constraints/cpu.in -o docker/constraints/cpu.txt
 	scripts/constraints
