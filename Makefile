@@ -10,6 +10,7 @@ COLLECTION := build/collections/ansible_collections/iopaint/fleet
 export PATH := $(VENV)/bin:$(CURDIR)/build/uv/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build/collections
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export ANSIBLE_HOME := $(CURDIR)/build/ansible
 export PYTHONDONTWRITEBYTECODE := 1
 
 SCENARIO ?= default
@@ -33,6 +34,7 @@ lint: env ## yamllint, ansible-lint (profile production), ruff, role arguments
 	yamllint --strict .
 	ansible-lint --offline --profile production
 	scripts/role-arguments
+	scripts/readme-variables --check
 	ruff check .
 	ruff format --check .
 

@@ -40,17 +40,19 @@ def problems(name: str, value: object, option: dict) -> list[str]:
     try:
         if kind in ("str", "path") and not isinstance(value, SCALARS):
             raise TypeError
-        if kind == "int" and isinstance(value, bool):
+        if kind in ("int", "float") and isinstance(value, bool):
+            raise TypeError
+        if kind in ("list", "dict") and isinstance(value, SCALARS):  # the validators would split text, roles do not
             raise TypeError
         parsed = DEFAULT_TYPE_VALIDATORS["str" if kind == "path" else kind](value)
     except (TypeError, ValueError):
         return [f"{shown}, accepted: {KINDS.get(kind, kind)}"]
     choices = option.get("choices")
+    if kind == "list":
+        element = {"type": option.get("elements", "raw"), "options": option.get("options"), "choices": choices}
+        return [text for index, item in enumerate(parsed) for text in problems(f"{name}[{index}]", item, element)]
     if choices and parsed not in choices:
         return [f"{shown}, accepted: {', '.join(map(str, choices))}"]
-    if kind == "list":
-        element = {"type": option.get("elements", "raw"), "options": option.get("options"), "choices": None}
-        return [text for index, item in enumerate(parsed) for text in problems(f"{name}[{index}]", item, element)]
     if kind == "dict" and option.get("options"):
         return members(name, parsed, option["options"])
     return []
@@ -61,7 +63,7 @@ def members(name: str, value: dict, options: dict) -> list[str]:
     found = [f"{name} has no {key}, which it needs" for key, o in options.items() if o.get("required") and key not in value]
     for key, item in value.items():
         if key not in options:
-            found.append(f"{name} has the unknown key {key}{nearest(key, options, 0.6)}, accepted: {', '.join(options)}")
+            found.append(f"{name} has the unknown key {key}{nearest(str(key), options, 0.6)}, accepted: {', '.join(options)}")
         elif item is not None or options[key].get("required"):
             found += problems(f"{name}.{key}", item, options[key])
     return found
@@ -90,8 +92,11 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         """Give the problems; failed where there is one."""
         result = super().run(tmp, task_vars)
+        every_role = sorted(path.name for path in ROLES.iterdir() if path.is_dir())
+        roles = {"type": "list", "elements": "str", "choices": every_role, "required": True}
+        _result, arguments = self.validate_argument_spec({"roles": roles})
         found, known = [], {}
-        for role in self._task.args.get("roles") or []:
+        for role in arguments["roles"]:
             known.update(specification(role))
         for name, option in known.items():
             if name not in task_vars:
@@ -101,11 +106,12 @@ class ActionModule(ActionBase):
             except AnsibleError as error:
                 found.append(f"{name} can't be evaluated: {error}")
                 continue
-            if value is None and not option.get("required"):
-                value = option.get("default", "")
-            found += problems(name, value, option)
-        every_role = [name for path in sorted(ROLES.iterdir()) if path.is_dir() for name in specification(path.name)]
-        found += misspelt(list(task_vars), every_role)
+            if value is None:  # Ansible would hand on null, not the default
+                kind = KINDS[option.get("type", "str")]
+                found.append(f"{name} is empty, accepted: {kind} (without the line: {option.get('default')!r})")
+            else:
+                found += problems(name, value, option)
+        found += misspelt(list(task_vars), [name for role in every_role for name in specification(role)])
         result.update(changed=False, problems=found)
         if found:
             result.update(failed=True, msg="Nothing was changed. " + "; ".join(found) + ".")

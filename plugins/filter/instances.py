@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import PurePosixPath
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.iopaint.fleet.plugins.plugin_utils import devices
 
 DOCUMENTATION = r"""
 name: instances
@@ -34,18 +36,26 @@ options:
     description: What the role iopaint_image made, by variant (C(iopaint_image_built)).
     type: dict
     default: {}
+  gpus:
+    description: CDI names of the host's GPUs, one each (filter C(gpu_cdi_names)); without it C(devices=[auto]) stays as it is.
+    type: list
+    elements: str
 author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-instances: "{{ [{'name': 'cpu', 'port': 8080}] | iopaint.fleet.instances({'variant': 'cpu', 'model': 'lama'}) }}"
+instances: >-
+  {{ [{'name': 'cpu', 'port': 8080}]
+     | iopaint.fleet.instances({'variant': 'cpu', 'model': 'lama', 'bind_address': '127.0.0.1', 'memory': '6g'}) }}
 """
 
 RETURN = r"""
 _value:
   description:
     - One entry an instance, with these keys added.
+    - C(devices), the CDI names of a GPU instance; one with V([auto]) has become one for each of C(gpus).
     - C(image), C(url) (where the host reaches it) and C(published) (C(address), C(port) and compose C(project)).
+    - C(cpu_allowed), whether a GPU instance may run without its GPU (option C(fleet_require_gpu) is false).
     - C(environment), the options of IOPaint as C(IOPAINT_*) variables.
   type: list
   elements: dict
@@ -72,6 +82,19 @@ def reached_at(bind_address):
     return ANY_ADDRESS.get(bind_address, f"[{bind_address}]" if ":" in bind_address else bind_address)
 
 
+def number(value):
+    """Give the whole number that a value stands for, or 0."""
+    return int(value) if isinstance(value, (int, str)) and not isinstance(value, bool) and str(value).isdecimal() else 0
+
+
+def is_address(value):
+    """Tell whether compose takes the value as an address to publish on."""
+    try:
+        return isinstance(value, str) and bool(ipaddress.ip_address(value))
+    except ValueError:
+        return False
+
+
 def complete(entry, where, defaults):
     """Give one entry with all its keys but image; raise AnsibleFilterError on what it can't be."""
     if not NAME.fullmatch(str(entry.get("name", ""))):
@@ -79,34 +102,44 @@ def complete(entry, where, defaults):
             f"{where}: name {entry.get('name')!r} must begin with a lower-case letter or digit and go on with these, - and _ "
             "(41 characters at most)."
         )
-    if not 1 <= int(entry.get("port", 0)) <= 65535:
-        raise AnsibleFilterError(f"{where}: port {entry.get('port')!r} must be from 1 to 65535.")
+    if not 1 <= number(entry.get("port")) <= 65535:
+        raise AnsibleFilterError(f"{where}: port {entry.get('port')!r} must be a whole number from 1 to 65535.")
     instance = {**defaults, **{key: value for key, value in entry.items() if value is not None}}
+    if not is_address(instance["bind_address"]):
+        raise AnsibleFilterError(
+            f"{where}: bind_address {instance['bind_address']!r} (iopaint_bind_address where the entry has none) must be an "
+            "IP address, as 127.0.0.1, or 0.0.0.0 for all."
+        )
     options = instance.get("options") or {}
     for option, instead in OWN_OPTIONS.items():
         if option in options:
             raise AnsibleFilterError(f"{where}: options.{option} is set by the role; use {instead}.")
-    environment = {f"IOPAINT_{name.upper()}": text(value) for name, value in options.items()}
-    broken = sorted(name for name, value in environment.items() if "\n" in value)
-    if broken:
+    broken = sorted(f"options.{name}" for name, value in options.items() if "\n" in text(value))
+    if broken:  # what they hold may be a secret
         raise AnsibleFilterError(f"{where}: {', '.join(broken)} must be of one line.")
-    port, address = int(instance["port"]), instance["bind_address"]
+    environment = {f"IOPAINT_{name.upper()}": text(value) for name, value in options.items() if value is not None}
+    cpu_allowed = environment.get("IOPAINT_FLEET_REQUIRE_GPU", "true").lower() in ("false", "0", "no", "off")
+    name, port, address = str(instance["name"]), int(instance["port"]), instance["bind_address"]
     return {
         **instance,
+        "name": name,
+        "port": port,
+        "cpu_allowed": cpu_allowed,
         "url": f"http://{reached_at(address)}:{port}",
-        "published": {"address": address, "port": port, "project": f"iopaint-{instance['name']}"},
+        "published": {"address": address, "port": port, "project": f"iopaint-{name}"},
         "environment": {"IOPAINT_MODEL": instance["model"], **environment},
     }
 
 
-def instances(wanted, defaults, images=None, built=None):
+def instances(wanted, defaults, images=None, built=None, gpus=None):
     """Give the completed entries; raise AnsibleFilterError with the entry's place on what is wrong."""
-    done = [complete(entry, f"iopaint_instances[{index}]", defaults) for index, entry in enumerate(wanted)]
+    done = [complete(entry, where, defaults) for where, entry in devices.expand(wanted, gpus)]
     for key in ("name", "port"):
         values = [instance[key] for instance in done]
         twice = sorted({str(value) for value in values if values.count(value) > 1})
         if twice:
             raise AnsibleFilterError(f"iopaint_instances: {key} {', '.join(twice)} is used by more than one instance.")
+    devices.check(done, gpus)
     for instance in done:
         variant = instance["variant"]
         made = (built or {}).get(variant, {}).get("image")
@@ -119,18 +152,18 @@ def dotenv(values):
     lines = []
     for name, value in values.items():
         shown = text(value)
-        if "'" in shown:  # single quotes know no escape
+        if "'" in shown or shown.endswith("\\"):  # in single quotes nothing can be escaped
             lines.append(name + '="' + re.sub(r'([\\"$])', r"\\\1", shown) + '"')
         else:
             lines.append(f"{name}='{shown}'")
     return "\n".join(lines) + "\n"
 
 
-def instance_folders(wanted, folder, data, common, compose):
+def instance_folders(wanted, layout, common):
     """Give the folder of each completed instance as the module instance_files takes it.
 
-    folder and data: where instances and their outputs lie. common: settings of the compose file that all share.
-    compose: the text of that file.
+    layout: instances and data (where instances and their outputs lie), compose (the text of the compose file) and gpu_mode
+    (how the engine hands out GPUs, cdi or legacy). common: settings of the compose file that all instances share.
     """
     folders = []
     for instance in wanted:
@@ -140,16 +173,18 @@ def instance_folders(wanted, folder, data, common, compose):
             f"{variant}_IMAGE": instance["image"],
             f"{variant}_PORT": published["port"],
             "BIND_ADDRESS": published["address"],
-            "OUTPUTS": f"{data}/outputs/{instance['name']}",
+            "OUTPUTS": f"{layout['data']}/outputs/{instance['name']}",
             "MEMORY": instance["memory"],
             **common,
         }
         files = [
-            {"name": "compose.yaml", "content": compose},
+            {"name": "compose.yaml", "content": layout["compose"]},
             {"name": ".env", "content": dotenv(settings)},
             {"name": "options.env", "content": dotenv(instance["environment"]), "mode": "0600", "secret": True},
         ]
-        folders.append({"path": f"{folder}/{instance['name']}", "files": files})
+        if instance["variant"] == "gpu":
+            files.append({"name": "devices.yaml", "content": devices.compose_override(instance, layout["gpu_mode"])})
+        folders.append({"path": f"{layout['instances']}/{instance['name']}", "files": files})
     return folders
 
 

@@ -49,10 +49,10 @@ KEYS = {"name", "url", "checksum", "path"}
 def model_files(models):
     """Give one dict with name, url, checksum and path for each model; raise AnsibleFilterError on what can't be completed."""
     files = []
-    for model in models:
+    for index, model in enumerate(models):
         if not isinstance(model, dict) or "name" not in model or set(model) - KEYS:
-            raise AnsibleFilterError(f"iopaint_models: {model!r} must be a dict of name, url, checksum and path.")
-        entry = dict(model)
+            raise AnsibleFilterError(f"iopaint_models[{index}]: {model!r} must be a dict of name, url, checksum and path.")
+        entry = {key: value for key, value in model.items() if value is not None}
         if model["name"] in KNOWN:
             place, md5 = KNOWN[model["name"]]
             entry = {
@@ -68,10 +68,19 @@ def model_files(models):
                 f"only {', '.join(sorted(KNOWN))} are known by name."
             )
         if ":" not in str(entry["checksum"]):
-            raise AnsibleFilterError(f"iopaint_models: the checksum of {model['name']} needs its algorithm in front: sha256:…")
+            raise AnsibleFilterError(
+                f"iopaint_models: checksum {entry['checksum']!r} of {model['name']} needs its algorithm in front: sha256:…"
+            )
         if entry["path"].startswith("/") or ".." in entry["path"].split("/"):
-            raise AnsibleFilterError(f"iopaint_models: path {entry['path']} of {model['name']} must lie below the model folder.")
+            raise AnsibleFilterError(
+                f"iopaint_models: path {entry['path']!r} of {model['name']} must lie below the model folder."
+            )
         files.append(entry)
+    for key in ("name", "path"):
+        values = [file[key] for file in files]
+        twice = sorted({str(value) for value in values if values.count(value) > 1})
+        if twice:
+            raise AnsibleFilterError(f"iopaint_models: {key} {', '.join(twice)} is used by more than one model.")
     return files
 
 

@@ -7,7 +7,7 @@ import json
 
 
 class Docker:
-    """Runs docker for a module. Every method answers None or False where the command fails, unless it says otherwise."""
+    """Runs docker for a module; an engine that does not answer fails the module."""
 
     def __init__(self, module):
         """Take the AnsibleModule that runs; fail it where docker is not installed."""
@@ -20,12 +20,19 @@ class Docker:
 
     def image(self, name):
         """Give the image's `docker image inspect` document, or None where the engine has no such image."""
-        rc, out, _dummy = self.run("image", "inspect", name)
-        return json.loads(out)[0] if rc == 0 else None
+        rc, out, err = self.run("image", "inspect", name)
+        if rc != 0:
+            if "no such image" not in err.lower():
+                self.info("{{.ServerVersion}}")
+            return None
+        return json.loads(out)[0]
 
     def info(self, field):
         """Give one field of `docker info` in Go template form, for example {{.DockerRootDir}}."""
         rc, out, err = self.run("info", "--format", field)
-        if rc != 0:
-            self.module.fail_json(msg=f"The Docker engine does not answer: {err.strip() or out.strip()}")
+        if rc != 0 or not out.strip():  # older clients exit 0 without an engine
+            self.module.fail_json(
+                msg=f"The Docker engine does not answer: {err.strip() or out.strip()} "
+                "See that it runs on the host (systemctl status docker); the role docker installs and starts it."
+            )
         return out.strip()

@@ -18,7 +18,7 @@ options:
   source:
     description:
       - V(auto) tries host, registry and bootstrap in this order; V(pull) never bootstraps; V(bootstrap) never pulls.
-      - Where V(auto) has to bootstrap and mmdebstrap is not installed, RV(how) is V(missing) and the module does no more.
+      - Where it has to bootstrap and mmdebstrap is not installed, RV(how) is V(missing) and the module does no more.
     type: str
     choices: [auto, pull, bootstrap]
     default: auto
@@ -85,18 +85,16 @@ SLIM = [
 
 def bootstrap(module, docker, name):
     """Make the image `name` from packages and give its ID; fail the module with mmdebstrap's last words."""
-    tool = module.get_bin_path("mmdebstrap")
-    if not tool:
-        module.fail_json(msg="mmdebstrap is not installed on the host, and iopaint_image_base_source asks for it.")
     with tempfile.TemporaryDirectory(dir=module.tmpdir) as folder:
         archive = os.path.join(folder, "rootfs.tar")
-        command = [tool, "--quiet", "--variant=minbase", "--include=ca-certificates,usr-is-merged", *SLIM, module.params["suite"], archive]
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates,usr-is-merged", *SLIM, module.params["suite"], archive]
         rc, out, err = module.run_command(command + ([module.params["mirror"]] if module.params["mirror"] else []))
         if rc != 0:
             module.fail_json(
                 msg="The base image could not be made from the distribution's packages (iopaint_image_base_suite="
                 f"{module.params['suite']}, iopaint_image_debian_mirror={module.params['mirror'] or 'default'}): "
-                + (err or out).strip()[-800:]
+                f"{(err or out).strip()[-800:]} Name a mirror that the host reaches and a suite that it has, or set "
+                "iopaint_image_base_source to pull."
             )
         rc, out, err = docker.run("import", "--change", 'CMD ["bash"]', archive, name)
         if rc != 0:
@@ -124,7 +122,8 @@ def main():
         if image:
             module.exit_json(changed=False, image=candidate, id=image["Id"], how="host", reason="")
     if module.check_mode:
-        module.exit_json(changed=True, image=name, how="pulled" if source != "bootstrap" else "bootstrapped", reason="")
+        image, how = (made, "bootstrapped") if source == "bootstrap" else (name, "pulled")
+        module.exit_json(changed=True, image=image, how=how, reason="")
 
     reason = ""
     if source != "bootstrap":
@@ -137,8 +136,8 @@ def main():
                 msg=f"The base image {name} (iopaint_image_base) could not be pulled: {reason} "
                 "Name a mirror, or set iopaint_image_base_source to auto or bootstrap."
             )
-        if not module.get_bin_path("mmdebstrap"):
-            module.exit_json(changed=False, image=made, how="missing", reason=reason)
+    if not module.get_bin_path("mmdebstrap"):
+        module.exit_json(changed=False, image=made, how="missing", reason=reason)
     module.exit_json(changed=True, image=made, id=bootstrap(module, docker, made), how="bootstrapped", reason=reason)
 
 

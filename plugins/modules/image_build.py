@@ -167,7 +167,7 @@ def bake(module, docker, immutable, digest):
     """Run the build; fail the module with the end of the log. Gives the seconds it took."""
     params = module.params
     env = {
-        **params["variables"],
+        **{name: str(value) for name, value in params["variables"].items()},
         "SOURCE": params["source"],
         "BASE": params["base"],
         "TAGS": immutable,

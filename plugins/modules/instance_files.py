@@ -76,6 +76,7 @@ written:
 """
 
 import os
+import re
 import stat
 import tempfile
 
@@ -85,7 +86,7 @@ from ansible.module_utils.basic import AnsibleModule
 def read(path):
     """Give a file's text and mode, or (None, None) where there is none."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
+        with open(path, encoding="utf-8", errors="replace", newline="") as stream:
             return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
     except FileNotFoundError:
         return None, None
@@ -109,12 +110,42 @@ def make_folder(path, owner):
 def write(path, content, mode):
     """Put the text in the file's place in one step."""
     descriptor, candidate = tempfile.mkstemp(dir=os.path.dirname(path))
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(content)
-        os.fchmod(descriptor, mode)
-        stream.flush()
-        os.fsync(descriptor)
-    os.replace(candidate, path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
+            stream.write(content)
+            os.fchmod(descriptor, mode)
+            stream.flush()
+            os.fsync(descriptor)
+        os.replace(candidate, path)
+    except OSError:
+        os.unlink(candidate)
+        raise
+
+
+def difference(path, item, before, modes):
+    """Give what changes in a file, for --diff; a secret's text is left out, equal texts give way to the modes."""
+    texts = [before or "", item["content"]]
+    if before == item["content"]:
+        texts = [f"mode {mode:04o}\n" for mode in modes]
+    elif item["secret"]:
+        texts = ["(secret)\n" if before else "", "(secret, another)\n" if before else "(secret)\n"]
+    return {"before_header": path, "after_header": path, "before": texts[0], "after": texts[1]}
+
+
+def ensure(module, folder):
+    """See that one folder is as wanted; give path and differences of it and of each file as it is written."""
+    if not right_folder(folder["path"], folder["owner"]):
+        if not module.check_mode:
+            make_folder(folder["path"], folder["owner"])
+        yield folder["path"], []
+    for item in folder["files"]:
+        path, mode = os.path.join(folder["path"], item["name"]), int(item["mode"], 8)
+        before, mode_before = read(path)
+        if (before, mode_before) == (item["content"], mode):
+            continue
+        if not module.check_mode:
+            write(path, item["content"], mode)
+        yield path, [difference(path, item, before, (mode_before, mode))]
 
 
 def main():
@@ -133,25 +164,25 @@ def main():
     module = AnsibleModule(
         argument_spec={"folders": {"type": "list", "elements": "dict", "required": True, "options": folder}},
         supports_check_mode=True,
+        no_log=True,  # no contents in the host's log
     )
+    files = [item for wanted in module.params["folders"] for item in wanted["files"]]
+    module.no_log_values.update(item["content"] for item in files if item["secret"] and item["content"])
+    odd = sorted({item["mode"] for item in files if not re.fullmatch("[0-7]{3,4}", item["mode"])})
+    if odd:
+        module.fail_json(msg=f"folders: mode {', '.join(odd)} must be octal, in quotes, as '0644'. Nothing was written.")
     written, diff = [], []
     for wanted in module.params["folders"]:
-        if not right_folder(wanted["path"], wanted["owner"]):
-            written.append(wanted["path"])
-            if not module.check_mode:
-                make_folder(wanted["path"], wanted["owner"])
-        for item in wanted["files"]:
-            path, mode = os.path.join(wanted["path"], item["name"]), int(item["mode"], 8)
-            before, mode_before = read(path)
-            if (before, mode_before) == (item["content"], mode):
-                continue
-            written.append(path)
-            shown = {"before": before or "", "after": item["content"]}
-            if item["secret"]:
-                shown = {key: "" if text == "" else "(secret)\n" for key, text in shown.items()}
-            diff.append({"before_header": path, "after_header": path, **shown})
-            if not module.check_mode:
-                write(path, item["content"], mode)
+        try:
+            for path, shown in ensure(module, wanted):
+                written.append(path)
+                diff += shown
+        except OSError as error:
+            module.fail_json(
+                msg=f"The folder {wanted['path']} could not be made or filled: {error}. Make room for it there, or set "
+                "iopaint_dir (instances) or iopaint_data_dir (models, outputs) to another folder.",
+                written=written,
+            )
     module.exit_json(changed=bool(written), written=written, **({"diff": diff} if module._diff else {}))
 
 

@@ -79,9 +79,11 @@ def ask_image(module, docker, instance):
             msg=f"The image {instance['image']} of the instance {instance['name']} is not on the host. Build it first "
             "(playbooks/build.yml), or name another one in iopaint_images."
         )
-    variables = [word for name, value in instance["environment"].items() for word in ("-e", f"{name}={value}")]
+    environment = {name: str(value) for name, value in instance["environment"].items()}
+    variables = [word for name in environment for word in ("-e", name)]  # values may be secret: in no process list
     mount = ["-v", f"{module.params['models']}:/app/models:ro"] if os.path.isdir(module.params["models"]) else []
-    rc, _out, err = docker.run("run", "--rm", "--network", "none", *mount, *variables, instance["image"], "check")
+    command = ["run", "--rm", "--network", "none", *mount, *variables, instance["image"], "check"]
+    rc, _out, err = docker.run(*command, environ_update=environment)
     return rc, err
 
 
@@ -96,7 +98,15 @@ def main():
         },
         required_together=[("entrypoint", "source")],
         supports_check_mode=True,
+        no_log=True,  # no options in the host's log: they may be secret
     )
+    keys = ["name", "environment"] + ([] if module.params["source"] else ["image"])
+    for index, instance in enumerate(module.params["instances"]):
+        missing = [key for key in keys if instance.get(key) is None]
+        if missing:
+            module.fail_json(
+                msg=f"instances[{index}] (iopaint_image_instances) has no {' and no '.join(missing)}; name them.", problems=[]
+            )
     docker = None if module.params["source"] else Docker(module)
     problems = []
     for instance in module.params["instances"]:
@@ -108,7 +118,11 @@ def main():
         if rc == WRONG_OPTIONS:
             problems += [f"{instance['name']}: {line}" for line in lines]
         elif rc != 0:
-            module.fail_json(msg=f"The options of {instance['name']} could not be checked: {err.strip()}", problems=problems)
+            module.fail_json(
+                msg=f"The options of {instance['name']} (iopaint_instances) could not be checked: {err.strip()} "
+                "Nothing that runs was touched.",
+                problems=problems,
+            )
     if problems:
         module.fail_json(
             msg="iopaint_instances asks for what this IOPaint does not know; nothing that runs was touched.\n"

@@ -58,14 +58,14 @@ from ansible.module_utils.basic import AnsibleModule
 
 
 def is_free(address, port):
-    """Tell whether address:port can be bound. An address that the host does not have is no answer: True."""
+    """Tell whether nobody holds address:port. Where that can't be seen (no such address, no privilege) the answer is True."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
         except OSError as error:
-            return error.errno not in (errno.EADDRINUSE, errno.EACCES)
+            return error.errno != errno.EADDRINUSE
     return True
 
 

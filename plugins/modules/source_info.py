@@ -58,7 +58,8 @@ def tree_digest(root, folders):
     for top in folders:
         for folder, names, files in os.walk(os.path.join(root, top)):
             names[:] = sorted(set(names) - PASSED_OVER)
-            for name in sorted(files):
+            links = [name for name in names if os.path.islink(os.path.join(folder, name))]
+            for name in sorted(files + links):
                 path = os.path.join(folder, name)
                 digest.update(f"{os.path.relpath(path, root)}\0{os.access(path, os.X_OK)}\0".encode())
                 if os.path.islink(path):
@@ -86,7 +87,8 @@ def main():
     if missing:
         module.fail_json(
             msg=f"{path} is not an IOPaint source tree: it has no {' and no '.join(missing)}. "
-            "Check iopaint_image_source and the variable that names the source's place."
+            "Check iopaint_image_source and what goes with it: iopaint_image_git_url and iopaint_image_ref for git, "
+            "iopaint_image_directory for directory, iopaint_image_release for release."
         )
     folders = ["iopaint", "web_app" if frontend == "build" else "web_app/dist"]
     module.exit_json(changed=False, digest=tree_digest(path, folders), frontend=frontend)

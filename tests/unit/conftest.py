@@ -1,10 +1,97 @@
-"""Make `ansible_collections.iopaint.fleet` importable from the checkout, as Ansible itself would."""
+"""Make `ansible_collections.iopaint.fleet` importable from the checkout, as Ansible itself would; run its modules."""
 
+import json
+import marshal
+import os
+import sys
 from pathlib import Path
 
+import pytest
+from ansible.module_utils.testing import patch_module_args
 from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 
 ROOT = Path(__file__).resolve().parents[2]
 
 # `make env` links the checkout to build/collections/ansible_collections/iopaint/fleet.
 _AnsibleCollectionFinder(paths=[str(ROOT / "build" / "collections")])._install()
+
+
+@pytest.fixture(autouse=True)
+def on_a_host(monkeypatch):
+    """Let modules in this process behave as on a host (warnings in their result) though other tests import the controller."""
+    monkeypatch.setattr("ansible.module_utils._internal.is_controller", False)
+
+
+@pytest.fixture
+def run_module(capsys, tmp_path):
+    """Run a module with its arguments as Ansible hands them over, and give the result that it prints."""
+
+    def run(module, failed=False, check=False, diff=False, **args):
+        own = {"_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_remote_tmp": str(tmp_path / "remote-tmp")}
+        with patch_module_args({**own, **args}), pytest.raises(SystemExit):
+            module.main()
+        result = json.loads(capsys.readouterr().out)
+        assert result.get("failed", False) is failed, result
+        return result
+
+    return run
+
+
+class StandInEngine:
+    """A `docker` on PATH that keeps images and containers in a file. A test sets the state and reads the calls."""
+
+    def __init__(self, folder):
+        self.bin, self.root = folder / "bin", folder / "engine-root"
+        self._state, self._calls = folder / "state", folder / "calls"
+        self.bin.mkdir(parents=True)
+        self.root.mkdir()
+        self._calls.touch()
+        self.set(images={}, registry=[], containers=[], down=False, root=str(self.root))
+        self.program("docker", (Path(__file__).parent / "stand_in_docker.py").read_text(), STAND_IN=folder)
+
+    def program(self, name, text, **constants):
+        """Put a Python program on PATH, with constants set at its top."""
+        lines = [f"#!{sys.executable} -IS", *(f"{key} = {str(value)!r}" for key, value in constants.items()), text]
+        (self.bin / name).write_text("\n".join(lines))
+        (self.bin / name).chmod(0o755)
+
+    def set(self, **values):
+        """Change the state."""
+        self._state.write_bytes(marshal.dumps({**(self.state if self._state.exists() else {}), **values}))
+
+    def have(self, *names):
+        """Let the engine hold images of these names, each one of its own."""
+        self.set(images={**self.state["images"], **{name: {"Id": f"sha256:{name}", "Size": 1000} for name in names}})
+
+    @property
+    def state(self):
+        """What the engine holds."""
+        return marshal.loads(self._state.read_bytes())  # noqa: S302 - its own file
+
+    @property
+    def ids(self):
+        """The ID of each image, by name."""
+        return {name: image["Id"] for name, image in self.state["images"].items()}
+
+    def calls(self, *words):
+        """The calls whose arguments begin with these words, each with argv, env and cwd."""
+        calls, end = [], self._calls.stat().st_size
+        with self._calls.open("rb") as stream:
+            while stream.tell() < end:
+                calls.append(marshal.load(stream))  # noqa: S302 - its own file
+        return [call for call in calls if call["argv"][: len(words)] == list(words)]
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """A stand-in for the Docker engine, alone on PATH."""
+    engine = StandInEngine(tmp_path / "stand-in")
+    monkeypatch.setenv("PATH", str(engine.bin))
+    return engine
+
+
+@pytest.fixture
+def no_programs(tmp_path, monkeypatch):
+    """A host with an empty PATH."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", os.fspath(tmp_path / "empty"))

@@ -1,0 +1,134 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Where the base image comes from: the host, a registry or packages. The engine and mmdebstrap are stand-ins."""
+
+import pytest
+from ansible_collections.iopaint.fleet.plugins.modules import image_base
+
+NAME, MADE = "debian:bookworm-slim", "iopaint-base:bookworm"
+MMDEBSTRAP = """
+import json, sys
+json.dump(sys.argv[1:], open(LOG, "w"))
+if FAILS:
+    sys.exit("E: " + "x" * 1000 + "cannot reach the mirror")
+archive = next(word for word in sys.argv if word.endswith(".tar"))
+open(archive, "w").write("root file system")
+"""
+
+
+@pytest.fixture
+def run(run_module):
+    return lambda **options: run_module(image_base, name=NAME, **options)
+
+
+@pytest.fixture
+def mmdebstrap(engine, tmp_path):
+    """Puts the stand-in on PATH and gives the file that takes its arguments."""
+
+    def install(fails=""):
+        engine.program("mmdebstrap", MMDEBSTRAP, LOG=tmp_path / "mmdebstrap.json", FAILS=fails)
+        return tmp_path / "mmdebstrap.json"
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("source", "image", "check"),
+    [("auto", NAME, False), ("auto", MADE, False), ("auto", MADE, True), ("pull", NAME, False), ("bootstrap", MADE, True)],
+)
+def test_an_image_of_the_host_is_taken(run, engine, source, image, check):
+    engine.have(image)
+    result = run(source=source, check=check)
+    assert (result["changed"], result["how"], result["image"], result["id"]) == (False, "host", image, f"sha256:{image}")
+    assert not engine.calls("pull") + engine.calls("import")
+
+
+def test_the_wanted_image_goes_before_a_made_one(run, engine):
+    engine.have(MADE, NAME)
+    assert run()["image"] == NAME
+
+
+@pytest.mark.parametrize("source", ["auto", "pull"])
+def test_an_image_is_pulled(run, engine, source):
+    engine.set(registry=[NAME])
+    result = run(source=source)
+    assert (result["changed"], result["how"], result["image"]) == (True, "pulled", NAME)
+    assert result["id"] == engine.ids[NAME]
+    assert run(source=source)["changed"] is False
+
+
+def test_what_can_t_be_pulled_is_made_from_packages(run, engine, mmdebstrap):
+    log = mmdebstrap()
+    result = run()
+    assert (result["changed"], result["how"], result["image"]) == (True, "bootstrapped", MADE)
+    assert result["id"] == engine.ids[MADE]
+    assert "manifest unknown" in result["reason"]
+    assert '"bookworm"' in log.read_text()
+    again = run()
+    assert (again["changed"], again["how"], again["id"]) == (False, "host", result["id"])
+
+
+def test_a_bootstrap_pulls_nothing_and_uses_suite_and_mirror(run, engine, mmdebstrap):
+    engine.set(registry=[NAME])
+    log = mmdebstrap()
+    result = run(source="bootstrap", suite="trixie", mirror="http://mirror.example.com/debian")
+    assert (result["image"], result["reason"]) == ("iopaint-base:trixie", "")
+    assert log.read_text().endswith('"http://mirror.example.com/debian"]')
+    assert '"trixie"' in log.read_text()
+    assert not engine.calls("pull")
+
+
+@pytest.mark.parametrize("source", ["auto", "bootstrap"])
+def test_without_the_tool_the_role_is_asked_to_install_it(run, engine, source):
+    result = run(source=source)
+    assert (result["changed"], result["how"], result["image"]) == (False, "missing", MADE)
+    assert "id" not in result
+    assert not engine.ids
+
+
+@pytest.mark.parametrize(
+    ("source", "image", "how"),
+    [("auto", NAME, "pulled"), ("pull", NAME, "pulled"), ("bootstrap", MADE, "bootstrapped")],
+)
+def test_check_mode_says_what_would_come(run, engine, mmdebstrap, source, image, how):
+    mmdebstrap()
+    engine.set(registry=[NAME])
+    result = run(source=source, check=True)
+    assert (result["changed"], result["image"], result["how"]) == (True, image, how)
+    assert not engine.ids
+
+
+def test_a_pull_that_fails_names_image_variable_and_reason(run, engine, mmdebstrap):
+    mmdebstrap()
+    message = run(source="pull", failed=True)["msg"]
+    for words in (NAME, "(iopaint_image_base)", "manifest unknown", "set iopaint_image_base_source to auto or bootstrap"):
+        assert words in message
+    assert not engine.calls("import")
+
+
+def test_a_bootstrap_that_fails_names_suite_mirror_and_reason(run, engine, mmdebstrap):
+    mmdebstrap(fails="yes")
+    message = run(source="bootstrap", suite="nosuch", mirror="http://mirror.example.com", failed=True)["msg"]
+    for words in ("iopaint_image_base_suite=nosuch", "iopaint_image_debian_mirror=http://mirror.example.com"):
+        assert words in message
+    assert "cannot reach the mirror Name a mirror that the host reaches" in message
+    assert len(message) < 1300
+    assert not engine.ids
+    assert "iopaint_image_debian_mirror=default" in run(source="bootstrap", failed=True)["msg"]
+
+
+def test_an_import_that_fails_says_why(run, engine, mmdebstrap):
+    mmdebstrap()
+    engine.set(import_error="no space left on device\n")
+    message = run(source="bootstrap", failed=True)["msg"]
+    assert "docker import of the bootstrapped base image failed: no space left on device" in message
+
+
+def test_nothing_of_a_bootstrap_is_left_behind(run, engine, mmdebstrap, tmp_path):
+    mmdebstrap()
+    run(source="bootstrap")
+    assert not list(tmp_path.rglob("rootfs.tar"))
+
+
+def test_an_unknown_source_is_refused_with_the_known_ones(run, engine):
+    message = run(source="registry", failed=True)["msg"]
+    assert "value of source must be one of: auto, pull, bootstrap, got: registry" in message

@@ -1,0 +1,396 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""iopaint_instances completed and checked, and the files that are made of it."""
+
+import itertools
+import json
+import subprocess
+
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+from ansible_collections.iopaint.fleet.plugins.filter.instances import FilterModule, dotenv
+from conftest import ROOT
+
+FILTERS = FilterModule().filters()
+DEFAULTS = {"variant": "cpu", "model": "lama", "bind_address": "127.0.0.1", "memory": "6g"}
+
+
+def instances(*entries, images=None, built=None, gpus=None, **defaults):
+    return FILTERS["instances"](list(entries), {**DEFAULTS, **defaults}, images, built, gpus)
+
+
+def entry(**keys):
+    return {"name": "a", "port": 8080, **keys}
+
+
+# ---- instances -------------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_is_completed():
+    assert instances(entry()) == [
+        {
+            **DEFAULTS,
+            "name": "a",
+            "port": 8080,
+            "cpu_allowed": False,
+            "url": "http://127.0.0.1:8080",
+            "published": {"address": "127.0.0.1", "port": 8080, "project": "iopaint-a"},
+            "environment": {"IOPAINT_MODEL": "lama"},
+            "image": "iopaint:cpu-latest",
+        }
+    ]
+
+
+def test_no_entries_are_no_instances():
+    assert instances() == []
+
+
+def test_the_entry_goes_before_the_default_and_null_is_the_default():
+    first, second = instances(entry(model="mat", memory="9g"), entry(name="b", port=1, model=None, options=None))
+    assert (first["model"], first["memory"], first["environment"]) == ("mat", "9g", {"IOPAINT_MODEL": "mat"})
+    assert (second["model"], second["environment"]) == ("lama", {"IOPAINT_MODEL": "lama"})
+
+
+def test_the_user_s_entries_stay_as_they_are():
+    mine = entry(options={"low_mem": True})
+    before = json.dumps(mine)
+    instances(mine)
+    assert json.dumps(mine) == before
+
+
+def test_options_become_variables():
+    (one,) = instances(entry(options={"low_mem": True, "no_half": False, "quality": 95, "device": "cpu", "config": None}))
+    assert one["environment"] == {
+        "IOPAINT_MODEL": "lama",
+        "IOPAINT_LOW_MEM": "true",
+        "IOPAINT_NO_HALF": "false",
+        "IOPAINT_QUALITY": "95",
+        "IOPAINT_DEVICE": "cpu",
+    }
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8080"),
+        ("0.0.0.0", "http://127.0.0.1:8080"),
+        ("192.0.2.7", "http://192.0.2.7:8080"),
+        ("::", "http://[::1]:8080"),
+        ("2001:db8::1", "http://[2001:db8::1]:8080"),
+    ],
+)
+def test_the_host_reaches_an_instance_where_it_is_published(address, url):
+    (one,) = instances(entry(bind_address=address))
+    assert (one["url"], one["published"]["address"]) == (url, address)
+
+
+@pytest.mark.parametrize(
+    ("images", "built", "image"),
+    [
+        (None, None, "iopaint:cpu-latest"),
+        ({}, {"cpu": {"image": "iopaint:cpu-1-2"}}, "iopaint:cpu-1-2"),
+        ({"cpu": "registry.example.com/mine:1"}, {"cpu": {"image": "iopaint:cpu-1-2"}}, "registry.example.com/mine:1"),
+        ({"gpu": "registry.example.com/mine:1"}, {"gpu": {"image": "iopaint:gpu-1-2"}}, "iopaint:cpu-latest"),
+    ],
+)
+def test_the_image_is_the_user_s_else_the_built_else_the_latest(images, built, image):
+    assert instances(entry(), images=images, built=built)[0]["image"] == image
+
+
+@pytest.mark.parametrize("name", ["a", "0", "a_b-c", "a" * 41, 7])
+def test_a_name_that_compose_takes_passes(name):
+    (one,) = instances(entry(name=name))
+    assert (one["name"], one["published"]["project"]) == (str(name), f"iopaint-{name}")
+
+
+@pytest.mark.parametrize("name", ["", "A", "-a", "_a", "a b", "a/b", "a.b", "ä", "a\n", "a" * 42, None, "../a"])
+def test_a_name_that_compose_refuses_is_refused(name):
+    with pytest.raises(AnsibleFilterError) as error:
+        instances(entry(name="ok"), entry(name=name, port=1))
+    assert str(error.value).startswith(f"iopaint_instances[1]: name {name!r} must begin with a lower-case letter or digit")
+    assert "41 characters" in str(error.value)
+
+
+@pytest.mark.parametrize("port", [1, 65535, "8080"])
+def test_a_port_passes(port):
+    (one,) = instances(entry(port=port))
+    assert (one["port"], one["published"]["port"]) == (int(port), int(port))
+
+
+@pytest.mark.parametrize("port", [0, 65536, -1, None, "", "http", "8080:80", 80.5, True, [8080]])
+def test_what_is_no_port_is_refused(port):
+    with pytest.raises(AnsibleFilterError) as error:
+        instances(entry(port=port))
+    assert str(error.value) == f"iopaint_instances[0]: port {port!r} must be a whole number from 1 to 65535."
+
+
+@pytest.mark.parametrize("address", ["localhost", "[::1]", "127.0.0.1:8080", "", 127, "10.0.0.0/8"])
+@pytest.mark.parametrize("place", ["entry", "default"])
+def test_what_is_no_address_is_refused(address, place):
+    keys, defaults = ({"bind_address": address}, {}) if place == "entry" else ({}, {"bind_address": address})
+    with pytest.raises(AnsibleFilterError) as error:
+        instances(entry(**keys), **defaults)
+    assert str(error.value).startswith(f"iopaint_instances[0]: bind_address {address!r} (iopaint_bind_address where")
+    assert "must be an IP address, as 127.0.0.1" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("host", "bind_address"),
+        ("port", "port"),
+        ("model", "model"),
+        ("model_dir", "iopaint_data_dir"),
+        ("output_dir", "iopaint_data_dir"),
+    ],
+)
+def test_an_option_of_the_role_is_refused_with_what_to_use(option, instead):
+    with pytest.raises(AnsibleFilterError) as error:
+        instances(entry(options={option: "x"}))
+    assert str(error.value) == f"iopaint_instances[0]: options.{option} is set by the role; use {instead}."
+
+
+def test_an_option_of_many_lines_is_refused_and_its_value_unsaid():
+    with pytest.raises(AnsibleFilterError) as error:
+        instances(entry(options={"api_key": "s3cr3t\nx", "device": "cpu"}))
+    assert str(error.value) == "iopaint_instances[0]: options.api_key must be of one line."
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([entry(), entry(port=1)], "name a"),
+        ([entry(), entry(name="b")], "port 8080"),
+        ([entry(), entry(name="b", port="8080")], "port 8080"),
+        ([entry(name=1), entry(name="1", port=1)], "name 1"),
+        ([entry(), entry(name="b", bind_address="0.0.0.0")], "port 8080"),
+        ([entry(name=name, port=port) for name, port in zip("aabb", range(1, 5))], "name a, b"),
+    ],
+)
+def test_what_two_instances_share_is_refused(entries, words):
+    with pytest.raises(AnsibleFilterError) as error:
+        instances(*entries)
+    assert str(error.value) == f"iopaint_instances: {words} is used by more than one instance."
+
+
+# ---- dotenv ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("plain", "A='plain'"),
+        ("", "A=''"),
+        (True, "A='true'"),
+        (8080, "A='8080'"),
+        (" a b # c ", "A=' a b # c '"),
+        ("$HOME ${HOME} `id`", "A='$HOME ${HOME} `id`'"),
+        (r"a\nb", r"A='a\nb'"),
+        ("it's", 'A="it\'s"'),
+        ("it's $HOME", 'A="it\'s \\$HOME"'),
+        ('it\'s "so"', 'A="it\'s \\"so\\""'),
+        ("C:\\models\\", r'A="C:\\models\\"'),  # compose takes \' for a quote that goes on
+    ],
+)
+def test_a_value_is_quoted_for_compose(value, line):
+    assert dotenv({"A": value}) == line + "\n"
+
+
+def compose(*words, cwd):
+    """Compose, as plugin or by itself; config needs no engine."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        try:
+            done = subprocess.run([*command, *words], cwd=cwd, capture_output=True, text=True, check=False)
+        except OSError:
+            continue
+        if done.returncode == 0:
+            return done.stdout
+    return None
+
+
+def test_compose_reads_every_value_back(tmp_path):
+    if compose("version", cwd=tmp_path) is None:
+        pytest.skip("this machine has no Compose v2")
+    texts = ["".join(signs) for signs in itertools.product("'\\$\"n", repeat=3)] + ["", " a # b ", "ä€", "a=b", "${HOME}"]
+    values = {f"V{index}": text for index, text in enumerate(texts)}
+    (tmp_path / "options.env").write_text(dotenv(values))
+    (tmp_path / ".env").write_text(dotenv(values))
+    labels = {name: f"${{{name}}}" for name in values}
+    service = {"image": "x", "env_file": ["options.env"], "labels": labels}
+    (tmp_path / "compose.yaml").write_text(json.dumps({"services": {"a": service}}))
+    read = json.loads(compose("config", "--format", "json", cwd=tmp_path))["services"]["a"]
+    for kind in ("environment", "labels"):
+        assert {name: text.replace("$$", "$") for name, text in read[kind].items()} == values
+
+
+# ---- instance_folders ------------------------------------------------------------------------------------------------
+
+
+def folders(wanted, gpu_mode="cdi"):
+    compose = "name: text of the compose file\n"
+    layout = {"instances": "/opt/instances", "data": "/var/lib/iopaint", "compose": compose, "gpu_mode": gpu_mode}
+    common = {"MODELS": "/var/lib/iopaint/models", "OPTIONS_FILE": "options.env", "PIDS": 512}
+    return FILTERS["instance_folders"](wanted, layout, common)
+
+
+def test_each_instance_gets_its_folder():
+    first, second = folders(instances(entry(options={"api_key": "it's"}), entry(name="b", port=8081, memory="8g")))
+    assert (first["path"], second["path"]) == ("/opt/instances/a", "/opt/instances/b")
+    files = {file["name"]: file for file in first["files"]}
+    assert files["compose.yaml"] == {"name": "compose.yaml", "content": "name: text of the compose file\n"}
+    assert files[".env"]["content"].splitlines() == [
+        "PROJECT='iopaint-a'",
+        "CPU_IMAGE='iopaint:cpu-latest'",
+        "CPU_PORT='8080'",
+        "BIND_ADDRESS='127.0.0.1'",
+        "OUTPUTS='/var/lib/iopaint/outputs/a'",
+        "MEMORY='6g'",
+        "MODELS='/var/lib/iopaint/models'",
+        "OPTIONS_FILE='options.env'",
+        "PIDS='512'",
+    ]
+    assert "MEMORY='8g'\n" in second["files"][1]["content"]
+
+
+def test_each_folder_of_models_and_outputs_is_named_once_from_the_top():
+    models = [{"path": "torch/hub/checkpoints/a.pt"}, {"path": "torch/hub/b.pt"}, {"path": "c.pt"}]
+    wanted = instances(entry(), entry(name="b", port=8081))
+    assert FILTERS["data_folders"](wanted, models, "/data", "1000") == [
+        {"path": f"/data/{name}", "owner": 1000}
+        for name in ("models", "models/torch", "models/torch/hub", "models/torch/hub/checkpoints", "outputs/a", "outputs/b")
+    ]
+
+
+def test_options_are_secret_and_for_root_alone():
+    (folder,) = folders(instances(entry(options={"api_key": "it's"})))
+    options = folder["files"][2]
+    assert options == {
+        "name": "options.env",
+        "content": "IOPAINT_MODEL='lama'\nIOPAINT_API_KEY=\"it's\"\n",
+        "mode": "0600",
+        "secret": True,
+    }
+    assert not [file["name"] for file in folder["files"] if "it's" in file["content"] and not file.get("secret")]
+
+
+def test_every_setting_is_one_that_the_compose_file_reads():
+    text = (ROOT / "docker" / "compose.yaml").read_text()
+    (folder,) = folders(instances(entry()))
+    names = [line.partition("=")[0] for line in folder["files"][1]["content"].splitlines()]
+    assert names
+    assert not [name for name in names if f"${{{name}" not in text]
+    assert f"iopaint-{DEFAULTS['variant']}" in yaml.safe_load(text)["services"]
+
+
+# ---- GPU instances ---------------------------------------------------------------------------------------------------
+
+GPUS = ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]
+
+
+def gpu(**keys):
+    return {"name": "gpu", "variant": "gpu", "port": 8081, **keys}
+
+
+def refused(*entries, gpus=None):
+    with pytest.raises(AnsibleFilterError) as error:
+        instances(*entries, gpus=gpus)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("devices", [None, [], ["auto"]])
+def test_auto_makes_one_for_each_gpu(devices):
+    first, second = instances(gpu(devices=devices), gpus=GPUS)
+    assert [first["name"], first["port"], first["devices"]] == ["gpu-0", 8081, ["nvidia.com/gpu=0"]]
+    assert [second["name"], second["port"], second["devices"]] == ["gpu-1", 8082, ["nvidia.com/gpu=1"]]
+    assert second["published"]["project"] == "iopaint-gpu-1"
+    assert second["image"] == "iopaint:gpu-latest"
+
+
+def test_auto_makes_one_for_each_mig_slice():
+    done = instances(gpu(), gpus=["nvidia.com/gpu=0:0", "nvidia.com/gpu=0:1", "nvidia.com/gpu=1"])
+    assert [one["name"] for one in done] == ["gpu-0", "gpu-1", "gpu-2"]
+    assert done[1]["devices"] == ["nvidia.com/gpu=0:1"]
+
+
+def test_auto_stays_where_the_gpus_are_not_known_yet():
+    (one,) = instances(gpu())
+    assert (one["name"], one["devices"]) == ("gpu", ["auto"])
+
+
+def test_auto_without_a_gpu_is_an_error_and_no_cpu_instance():
+    assert "this host has no GPU" in refused(gpu(), gpus=[])
+    assert "cpu_hosts" in refused(gpu(), gpus=[])
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        (0, "nvidia.com/gpu=0"),
+        ("0:1", "nvidia.com/gpu=0:1"),
+        ("all", "nvidia.com/gpu=all"),
+        ("GPU-11111111-2222-4333-8444-555555555555", "nvidia.com/gpu=GPU-11111111-2222-4333-8444-555555555555"),
+        ("MIG-11111111-2222-4333-8444-555555555555", "nvidia.com/gpu=MIG-11111111-2222-4333-8444-555555555555"),
+        ("nvidia.com/gpu=1", "nvidia.com/gpu=1"),
+        ("example.com/card=a", "example.com/card=a"),
+    ],
+)
+def test_devices_become_cdi_names(device, name):
+    (one,) = instances(gpu(devices=[device]))
+    assert one["devices"] == [name]
+
+
+@pytest.mark.parametrize("device", ["first", "-1", "nvidia.com/gpu=", "auto,0"])
+def test_no_device(device):
+    message = refused(gpu(devices=[device]))
+    assert f"iopaint_instances[0].devices has {device!r}, accepted: [auto]" in message
+
+
+def test_a_device_that_the_host_has_not():
+    message = refused(gpu(devices=[7]), gpus=GPUS)
+    assert "gpu asks for nvidia.com/gpu=7, and this host has nvidia.com/gpu=0, nvidia.com/gpu=1" in message
+
+
+def test_devices_are_not_for_the_cpu():
+    assert "iopaint_instances[0]: devices are for the variant gpu" in refused(entry(devices=[0]))
+
+
+@pytest.mark.parametrize("pair", [([0], [0]), ([0, 1], [1]), (["all"], [1]), ([0], ["all"])])
+def test_two_on_one_gpu_only_when_both_ask(pair):
+    def both(*shares):
+        return [
+            gpu(name=name, port=port, devices=devices, share=share)
+            for name, port, devices, share in zip("ab", (1, 2), pair, shares)
+        ]
+
+    assert "a, b ask for the same GPU" in refused(*both(False, False))
+    assert "share: true" in refused(*both(True, False))
+    assert len(instances(*both(True, True))) == 2
+
+
+def test_one_gpu_each_needs_no_share():
+    assert len(instances(gpu(devices=[0]), gpu(name="b", port=1, devices=[1]), gpus=GPUS)) == 2
+
+
+def reservation(devices, mode):
+    (folder,) = folders(instances(gpu(devices=devices)), mode)
+    (override,) = (file["content"] for file in folder["files"] if file["name"] == "devices.yaml")
+    plain = yaml.safe_load(override.replace("!override", ""))
+    return plain["services"]["iopaint-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+
+
+def test_devices_in_compose():
+    names = ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]
+    assert reservation([0, 1], "cdi") == [{"driver": "cdi", "device_ids": names, "capabilities": ["gpu"]}]
+    assert reservation([0, 1], "legacy") == [{"driver": "nvidia", "device_ids": ["0", "1"], "capabilities": ["gpu"]}]
+    assert reservation(["all"], "legacy") == [{"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}]
+
+
+def test_a_cpu_instance_reserves_nothing():
+    (folder,) = folders(instances(entry()))
+    assert "devices.yaml" not in [file["name"] for file in folder["files"]]
+
+
+@pytest.mark.parametrize(("value", "allowed"), [(False, True), ("no", True), (True, False), (None, False)])
+def test_a_gpu_instance_may_be_let_go_without_a_gpu(value, allowed):
+    (one,) = instances(gpu(devices=[0], options={"fleet_require_gpu": value}))
+    assert one["cpu_allowed"] is allowed

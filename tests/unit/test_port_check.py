@@ -1,0 +1,115 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ports that are free, taken, or taken by the instance that wants them: real sockets, a stand-in for the engine."""
+
+import socket
+from contextlib import closing
+
+import pytest
+from ansible_collections.iopaint.fleet.plugins.modules import port_check
+
+
+@pytest.fixture
+def listening():
+    """Listens on an address and gives the port."""
+    sockets = []
+
+    def listen(address="127.0.0.1"):
+        held = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        sockets.append(held)
+        held.bind((address, 0))
+        held.listen()
+        return held.getsockname()[1]
+
+    yield listen
+    for held in sockets:
+        held.close()
+
+
+def free_port(address="127.0.0.1"):
+    """A port that nobody listens on."""
+    with closing(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)) as probe:
+        probe.bind((address, 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def run(run_module):
+    def run(*wanted, **options):
+        ports = [{"address": address, "port": port, "project": project} for address, port, project in wanted]
+        return run_module(port_check, ports=ports, **options)
+
+    return run
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_free_ports_pass(run, engine, check):
+    result = run(("127.0.0.1", free_port(), "iopaint-a"), ("0.0.0.0", free_port(), "iopaint-b"), check=check)
+    assert (result["changed"], result["taken"]) == (False, [])
+
+
+def test_nothing_wanted_passes(run, engine):
+    assert run()["taken"] == []
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "check"),
+    [("127.0.0.1", "127.0.0.1", False), ("127.0.0.1", "0.0.0.0", False), ("0.0.0.0", "127.0.0.1", True)],
+)
+def test_a_port_of_another_process_fails_and_names_it(run, engine, listening, held, wanted, check):
+    port = listening(held)
+    result = run((wanted, port, "iopaint-a"), ("127.0.0.1", free_port(), "iopaint-b"), failed=True, check=check)
+    assert result["taken"] == [f"{wanted}:{port}"]
+    message = result["msg"]
+    assert message.startswith(f"Taken by another process: {wanted}:{port}. `ss -ltnp` on the host names it")
+    assert message.endswith("choose another port in iopaint_instances.")
+
+
+def test_every_taken_port_is_named(run, engine, listening):
+    ports = [listening(), listening()]
+    result = run(*(("127.0.0.1", port, f"iopaint-{port}") for port in ports), failed=True)
+    assert result["taken"] == [f"127.0.0.1:{port}" for port in ports]
+
+
+def test_ipv6_is_known(run, engine, listening):
+    try:
+        port = listening("::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    assert run(("::1", port, "iopaint-a"), failed=True)["taken"] == [f"::1:{port}"]
+    assert run(("::1", free_port("::1"), "iopaint-a"))["taken"] == []
+
+
+def test_the_port_of_an_instance_itself_passes(run, engine, listening):
+    port = listening()
+    engine.set(containers=[{"id": "0123", "project": "iopaint-a", "port": port}])
+    assert run(("127.0.0.1", port, "iopaint-a"))["taken"] == []
+
+
+def test_the_port_of_another_project_or_of_no_container_fails(run, engine, listening):
+    ports = [listening(), listening()]
+    engine.set(containers=[{"id": "0123", "project": "iopaint-b", "port": ports[0]}])
+    result = run(*(("127.0.0.1", port, "iopaint-a") for port in ports), failed=True)
+    assert len(result["taken"]) == 2
+
+
+def test_a_port_that_was_just_closed_is_free(run, engine):
+    """A former connection lingers in TIME_WAIT; the engine binds all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        server.accept()[0].close()  # the side that closes first lingers
+        client.close()
+    assert run(("127.0.0.1", port, "iopaint-a"))["taken"] == []
+
+
+def test_an_address_that_the_host_lacks_is_the_engine_s_to_refuse(run, engine):
+    assert run(("192.0.2.1", 8080, "iopaint-a"))["taken"] == []
+
+
+@pytest.mark.parametrize("state", ["down", "absent"])
+def test_without_an_engine_a_taken_port_fails(run, listening, state, request):
+    request.getfixturevalue("no_programs" if state == "absent" else "engine")
+    if state == "down":
+        request.getfixturevalue("engine").set(down=True)
+    port = listening()
+    assert run(("127.0.0.1", port, "iopaint-a"), failed=True)["taken"] == [f"127.0.0.1:{port}"]

@@ -1,0 +1,256 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The variables of the roles, checked as Ansible runs the action: in a play once, else with a task and templar of its own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.errors import AnsibleActionFail
+from ansible.parsing.dataloader import DataLoader
+from ansible.playbook.play_context import PlayContext
+from ansible.playbook.task import Task
+from ansible.plugins.loader import connection_loader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.iopaint.fleet.plugins.action import variables_check
+from conftest import ROOT
+
+SPECIFICATION = """
+argument_specs:
+  main:
+    options:
+      iopaint_text: {type: str, default: x}
+      iopaint_untyped: {default: x}
+      iopaint_choice: {type: str, choices: [cpu, gpu], default: cpu}
+      iopaint_count: {type: int, choices: [1, 2], default: 1}
+      iopaint_seconds: {type: int, default: 600}
+      iopaint_gigabytes: {type: float, default: 1.5}
+      iopaint_switch: {type: bool, default: false}
+      iopaint_folder: {type: path, default: /opt}
+      iopaint_words: {type: list, elements: str, choices: [cpu, gpu], default: []}
+      iopaint_anything: {type: list, default: []}
+      iopaint_settings: {type: dict, default: {}}
+      iopaint_token: {type: int, no_log: true}
+      iopaint_entries:
+        type: list
+        elements: dict
+        default: []
+        options:
+          name: {type: str, required: true}
+          port: {type: int, required: true}
+          variant: {type: str, choices: [cpu, gpu]}
+          limits: {type: dict, options: {memory: {type: str}}}
+"""
+
+
+@pytest.fixture
+def on_a_host():
+    """An action runs on the control node."""
+
+
+@pytest.fixture
+def roles(tmp_path, monkeypatch):
+    """Two roles in place of the collection's."""
+    monkeypatch.setattr(variables_check, "ROLES", tmp_path)
+    for name, text in {"iopaint": SPECIFICATION, "docker": SPECIFICATION.replace("iopaint_", "docker_")}.items():
+        (tmp_path / name / "meta").mkdir(parents=True)
+        (tmp_path / name / "meta" / "argument_specs.yml").write_text(text)
+    return tmp_path
+
+
+def run(roles=("iopaint",), check=False, **variables):
+    """Run the action in a task of its own, with templates of the inventory trusted."""
+    variables = {name: trust_as_template(value) if isinstance(value, str) else value for name, value in variables.items()}
+    loader = DataLoader()
+    task = Task.load({"action": "iopaint.fleet.variables_check", "args": {"roles": list(roles)}})
+    task.check_mode = check
+    templar = Templar(loader=loader, variables=variables)
+    context = PlayContext()
+    action = variables_check.ActionModule(task, connection_loader.get("local", context), context, loader, templar, None)
+    result = action.run(task_vars=variables)
+    assert result["changed"] is False
+    assert result.get("failed", False) is bool(result["problems"])
+    if result["problems"]:
+        assert result["msg"] == "Nothing was changed. " + "; ".join(result["problems"]) + "."
+    return result["problems"]
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.usefixtures("roles")
+def test_nothing_set_is_nothing_wrong(check):
+    assert run(check=check) == []
+    assert run(check=check, ansible_host="localhost", inventory_hostname="a", other={"a": [None]}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("text", ["", "a", "two\nlines", 1, 1.5, True]),
+        ("untyped", ["a", 1]),
+        ("choice", ["cpu", "gpu"]),
+        ("count", [1, "2"]),
+        ("seconds", [0, -1, 600, "600"]),
+        ("gigabytes", [1, 1.5, "12", "0.5"]),
+        ("switch", [True, "yes", "off", 0]),
+        ("folder", ["/a b", ""]),
+        ("words", [[], ["cpu", "gpu", "cpu"]]),
+        ("anything", [[1, {"a": None}, None]]),
+        ("settings", [{}, {"log-opts": {"max-size": "10m"}, "dns": None}]),
+        ("entries", [[], [{"name": "a", "port": 1}], [{"name": 7, "port": "1", "variant": None, "limits": {"memory": "6g"}}]]),
+    ],
+)
+@pytest.mark.usefixtures("roles")
+def test_what_a_role_accepts_passes(name, values):
+    for value in values:
+        assert run(**{f"iopaint_{name}": value}) == [], value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("text", ["a"], "is ['a'], accepted: text"),
+        ("text", {"a": 1}, "is {'a': 1}, accepted: text"),
+        ("untyped", [1], "is [1], accepted: text"),
+        ("folder", ["/a"], "is ['/a'], accepted: a path"),
+        ("choice", "distro", "is 'distro', accepted: cpu, gpu"),
+        ("choice", "CPU", "is 'CPU', accepted: cpu, gpu"),
+        ("count", 3, "is 3, accepted: 1, 2"),
+        ("seconds", "ten", "is 'ten', accepted: a whole number"),
+        ("seconds", 1.5, "is 1.5, accepted: a whole number"),
+        ("seconds", True, "is True, accepted: a whole number"),
+        ("gigabytes", "12 GB", "is '12 GB', accepted: a number"),
+        ("gigabytes", True, "is True, accepted: a number"),
+        ("switch", "maybe", "is 'maybe', accepted: true or false"),
+        ("words", "cpu", "is 'cpu', accepted: a list"),
+        ("words", 7, "is 7, accepted: a list"),
+        ("words", {"a": 1}, "is {'a': 1}, accepted: a list"),
+        ("words", ["cpu", "tpu"], "[1] is 'tpu', accepted: cpu, gpu"),
+        ("words", [["cpu"]], "[0] is ['cpu'], accepted: text"),
+        ("words", [None], "[0] is None, accepted: text"),
+        ("settings", ["a"], "is ['a'], accepted: a dictionary"),
+        ("settings", "a=b", "is 'a=b', accepted: a dictionary"),
+        ("entries", ["cpu"], "[0] is 'cpu', accepted: a dictionary"),
+        ("entries", [{"name": "a"}], "[0] has no port, which it needs"),
+        ("entries", [{"name": None, "port": 1}], "[0].name is None, accepted: text"),
+        ("entries", [{"name": "a", "port": "x"}], "[0].port is 'x', accepted: a whole number"),
+        ("entries", [{"name": "a", "port": 1, "variant": "tpu"}], "[0].variant is 'tpu', accepted: cpu, gpu"),
+        ("entries", [{"name": "a", "port": 1, "limits": {"memory": []}}], "[0].limits.memory is [], accepted: text"),
+        (
+            "entries",
+            [{"name": "a", "port": 1, "varaint": "cpu"}],
+            "[0] has the unknown key varaint (nearest: variant), accepted: name, port, variant, limits",
+        ),
+        ("entries", [{"name": "a", "port": 1, True: 1}], "[0] has the unknown key True, accepted: name, port, variant, limits"),
+        ("text", None, "is empty, accepted: text (without the line: 'x')"),
+        ("seconds", None, "is empty, accepted: a whole number (without the line: 600)"),
+        ("token", "s3cr3t", "is wrong (its value is secret), accepted: a whole number"),
+        ("words", "x" * 200, f"is '{'x' * 79}…, accepted: a list"),
+        ("text", "{{ nowhere }}", "can't be evaluated: 'nowhere' is undefined"),
+    ],
+)
+@pytest.mark.usefixtures("roles")
+def test_what_a_role_does_not_accept_is_said_with_name_value_and_what_it_accepts(name, value, problem):
+    separator = "" if problem.startswith("[") else " "
+    assert run(**{f"iopaint_{name}": value}) == [f"iopaint_{name}{separator}{problem}"]
+
+
+@pytest.mark.usefixtures("roles")
+def test_a_template_counts_for_what_it_gives():
+    assert run(iopaint_seconds="{{ minutes * 60 }}", minutes=10) == []
+    assert run(iopaint_words="{{ both }}", both=["cpu", "gpu"]) == []
+    assert run(iopaint_seconds="{{ minutes }}", minutes="ten") == ["iopaint_seconds is 'ten', accepted: a whole number"]
+
+
+@pytest.mark.usefixtures("roles")
+def test_all_that_is_wrong_is_said_at_once():
+    wrong = {"iopaint_seconds": "x", "iopaint_entries": [{"port": "y", "nam": "a"}], "docker_switch": "z", "iopaint_secondss": 1}
+    assert run(["iopaint", "docker"], **wrong) == [
+        "iopaint_seconds is 'x', accepted: a whole number",
+        "iopaint_entries[0] has no name, which it needs",
+        "iopaint_entries[0].port is 'y', accepted: a whole number",
+        "iopaint_entries[0] has the unknown key nam (nearest: name), accepted: name, port, variant, limits",
+        "docker_switch is 'z', accepted: true or false",
+        "iopaint_secondss is no variable of this collection (nearest: iopaint_seconds)",
+    ]
+
+
+@pytest.mark.usefixtures("roles")
+def test_roles_that_are_not_named_are_not_checked():
+    assert run(["iopaint"], docker_seconds="x") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("iopaint_secnods", "iopaint_seconds"), ("iopaint_setings", "iopaint_settings"), ("iopaint_fodler", "iopaint_folder")],
+)
+@pytest.mark.usefixtures("roles")
+def test_a_misspelt_name_is_refused_with_the_nearest(name, nearest):
+    assert run([], **{name: 1}) == [f"{name} is no variable of this collection (nearest: {nearest})"]
+
+
+@pytest.mark.parametrize(
+    "name", ["iopaint_owner", "iopaint_my_own_setting", "my_iopaint_second", "__iopaint_second", "iopain_text"]
+)
+@pytest.mark.usefixtures("roles")
+def test_other_names_are_the_user_s_own(name):
+    assert run(**{name: None}) == []
+
+
+def test_roles_are_wanted_by_a_name_that_is_there(roles):
+    with pytest.raises(AnsibleActionFail) as error:
+        run(["iopant"])
+    assert "must be one or more of: docker, iopaint. Got no match for: iopant" in str(error.value)
+
+
+def test_the_collection_s_own_facts_and_registers_are_no_misspelt_names():
+    """What a role sets is a variable of the host in the next play."""
+    texts = [path.read_text() for path in [*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("playbooks/*.yml")]]
+    names = {name for text in texts for name in re.findall(r"^ *(?:register: )?(iopaint_\w+)(?=:|$)", text, re.MULTILINE)}
+    assert "iopaint_image_built" in names
+    known = {
+        name for path in ROOT.glob("roles/*/meta/argument_specs.yml") for name in re.findall(r"iopaint_\w+", path.read_text())
+    }
+    assert run([], **dict.fromkeys(names - known, "x")) == []
+
+
+def test_every_role_accepts_its_own_defaults():
+    names = sorted(path.parent.parent.name for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
+    defaults = {}
+    for name in names:
+        defaults.update(yaml.safe_load((ROOT / "roles" / name / "defaults" / "main.yml").read_text()) or {})
+    assert len(defaults) > 20
+    assert run(names, **defaults) == []
+
+
+def test_a_play_stops_before_its_first_change(tmp_path):
+    """With ansible-playbook itself, in check mode, as a user sees it."""
+    play = {
+        "hosts": "all",
+        "gather_facts": False,
+        "tasks": [
+            {"name": "Check", "iopaint.fleet.variables_check": {"roles": ["docker", "iopaint_image", "iopaint"]}},
+            {"name": "Change", "ansible.builtin.debug": {"msg": "was reached"}},
+        ],
+    }
+    (tmp_path / "play.yml").write_text(yaml.dump([play]))
+    wrong = {"iopaint_pids": "many", "iopaint_image_variants": ["cpu", "tpu"], "iopaint_memmory": "6g"}
+    command = [Path(sys.executable).parent / "ansible-playbook", "--check", "-i", "unreachable.invalid,", "play.yml"]
+    done = subprocess.run(
+        [*command, "-e", json.dumps(wrong)],
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build" / "collections"), "ANSIBLE_HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert (
+        "Nothing was changed. iopaint_image_variants[1] is 'tpu', accepted: cpu; "
+        "iopaint_pids is 'many', accepted: a whole number; "
+        "iopaint_memmory is no variable of this collection (nearest: iopaint_memory)."
+    ) in done.stdout + done.stderr
+    assert "was reached" not in done.stdout
