@@ -87,7 +87,15 @@ def bootstrap(module, docker, name):
     """Make the image `name` from packages and give its ID; fail the module with mmdebstrap's last words."""
     with tempfile.TemporaryDirectory(dir=module.tmpdir) as folder:
         archive = os.path.join(folder, "rootfs.tar")
-        command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates,usr-is-merged", *SLIM, module.params["suite"], archive]
+        command = [
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            "--include=ca-certificates,usr-is-merged",
+            *SLIM,
+            module.params["suite"],
+            archive,
+        ]
         rc, out, err = module.run_command(command + ([module.params["mirror"]] if module.params["mirror"] else []))
         if rc != 0:
             module.fail_json(

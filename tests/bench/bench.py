@@ -70,7 +70,11 @@ class Design:
         else:
             pins = [(self.recipe / "constraints" / name).read_text() for name in ("torch-cpu.txt", "packages.txt")]
             # The wheels of a wheelhouse may be one's own builds, so the hashes are left out, as docker/install-pins does.
-            lines = [line.removesuffix(" \\") for line in "\n".join(pins).splitlines() if "==" in line and not line.startswith((" ", "#"))]
+            lines = [
+                line.removesuffix(" \\")
+                for line in "\n".join(pins).splitlines()
+                if "==" in line and not line.startswith((" ", "#"))
+            ]
             (self.recipe / "pins.txt").write_text("\n".join(lines) + "\n")
             command = ["docker", "buildx", "build", "--load", "-t", self.image, "--build-arg", f"BASE={self.options.base}"]
             command += ["--build-context", f"source={self.source}", str(self.recipe)]

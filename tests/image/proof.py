@@ -31,7 +31,13 @@ import torch
 
 # What upstream imports and its requirements.txt does not ask for: plugins (rembg and what they need), a GPU monitor, its tests.
 NOT_ASKED_FOR = {"rembg", "onnxruntime", "nvidia_smi", "pytest", "segment_anything", "utils", "anytext_pipeline"}
-OWN_NAMES = {"cv2": "opencv-python-headless", "PIL": "pillow", "socketio": "python-socketio", "skimage": "scikit-image", "yaml": "pyyaml"}
+OWN_NAMES = {
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "socketio": "python-socketio",
+    "skimage": "scikit-image",
+    "yaml": "pyyaml",
+}
 
 
 def lama():
@@ -124,7 +130,7 @@ def inpaints(name, device):
     mask[100:160, 200:280] = 255
     manager = ModelManager(name=name, device=torch.device(device))
     result = manager(image, mask, InpaintRequest(hd_strategy=HDStrategy.ORIGINAL))[:, :, ::-1]
-    changed = (numpy.abs(result.astype(int) - image).max(axis=2) > 0)
+    changed = numpy.abs(result.astype(int) - image).max(axis=2) > 0
     assert changed[mask > 0].mean() > 0.9, changed[mask > 0].mean()
     assert not changed[mask == 0].any()
     return f"{image.shape[1]} x {image.shape[0]}"
@@ -145,7 +151,13 @@ def tiny_pipeline():
     )  # fmt: skip
     vae = AutoencoderKL(down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2, **blocks)
     text = CLIPTextConfig(
-        vocab_size=4, hidden_size=32, intermediate_size=37, num_attention_heads=4, num_hidden_layers=2, bos_token_id=2, eos_token_id=3
+        vocab_size=4,
+        hidden_size=32,
+        intermediate_size=37,
+        num_attention_heads=4,
+        num_hidden_layers=2,
+        bos_token_id=2,
+        eos_token_id=3,
     )
     return StableDiffusionInpaintPipeline(
         vae=vae, text_encoder=CLIPTextModel(text).eval(), unet=unet, scheduler=DDIMScheduler(), safety_checker=None,
