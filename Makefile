@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 SCENARIO ?= default
 
-.PHONY: help env demo demo-down lint unit scenarios test constraints
+.PHONY: help env demo demo-down lint unit scenarios test bench constraints
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
 
@@ -52,6 +52,9 @@ scenarios: env
 
 test: lint unit scenarios ## lint, unit tests and all scenarios; SCENARIO=default runs one
 	@echo "make test: lint, unit tests and scenarios passed: $(SCENARIO)"
+
+bench: env ## docker/ against the plain design: sizes, times and ratios; BENCH_OPTIONS="--runs 1"
+	scripts/bench $(BENCH_OPTIONS)
 
 constraints: env ## pin requirements/dev.txt and docker/constraints anew
 	$(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --no-emit-index-url --custom-compile-command "make constraints" \

@@ -19,18 +19,30 @@ variable "CA_BUNDLE" { default = "" }                  # PEM file with extra CAs
 variable "WHEELHOUSE" { default = "" }                 # folder with wheels, in place of the indexes where it has all that is asked for
 variable "TORCH_INDEX" { default = "https://download.pytorch.org/whl/cpu" } # for the CPU image; CUDA builds are in the Python index
 variable "PYTHON_INDEX" { default = "" }
+variable "PYTHON_EXTRA_INDEX" { default = "" }         # searched besides; a build secret, so it may hold a password
 variable "NPM_REGISTRY" { default = "" }
+variable "DEBIAN_MIRROR" { default = "" }              # in place of the base's own sources; a build secret too
+variable "HTTP_PROXY" { default = "" }                 # the proxy of the build's downloads; in neither image nor history
+variable "HTTPS_PROXY" { default = "" }
+variable "NO_PROXY" { default = "" }
 
 group "default" { targets = ["all"] }
 group "all" { targets = ["cpu", "gpu"] }
 
 target "_network" {
   context = "docker"
-  secret  = compact([notequal("", CA_BUNDLE) ? "id=ca,src=${CA_BUNDLE}" : ""])
+  secret = compact([
+    notequal("", CA_BUNDLE) ? "id=ca,src=${CA_BUNDLE}" : "",
+    notequal("", DEBIAN_MIRROR) ? "id=debian-mirror,env=DEBIAN_MIRROR" : "",
+    notequal("", PYTHON_EXTRA_INDEX) ? "id=python-extra-index,env=PYTHON_EXTRA_INDEX" : "",
+  ])
   args = {
     BASE                = BASE
     UV_DEFAULT_INDEX    = PYTHON_INDEX
     NPM_CONFIG_REGISTRY = NPM_REGISTRY
+    HTTP_PROXY          = notequal("", HTTP_PROXY) ? HTTP_PROXY : null
+    HTTPS_PROXY         = notequal("", HTTPS_PROXY) ? HTTPS_PROXY : null
+    NO_PROXY            = notequal("", NO_PROXY) ? NO_PROXY : null
   }
 }
 
