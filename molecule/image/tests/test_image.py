@@ -14,6 +14,17 @@ def variant(host):
     return "gpu" if host.run("docker image inspect iopaint:gpu-latest").rc == 0 else "cpu"
 
 
+@pytest.fixture
+def tree(host):
+    """Copies the source, runs a command in the copy and gives its folder."""
+
+    def copy(name, command):
+        host.check_output(f"rm -rf /root/{name} && cp -r {FOLDER}/git /root/{name} && cd /root/{name} && {command}")
+        return f"/root/{name}"
+
+    return copy
+
+
 @pytest.fixture(scope="module")
 def bake(host, variant):
     """Builds the image without Ansible: bake(tag, *arguments, **variables) gives the command's result."""
@@ -24,7 +35,8 @@ def bake(host, variant):
             if host.file(path).exists:
                 settings.setdefault(name, path)
         env = " ".join(f"{name}={value}" for name, value in settings.items())
-        return host.run(f"cd {FOLDER} && {env} docker buildx bake -f docker/docker-bake.hcl --progress plain {' '.join(arguments)} {variant} 2>&1")
+        options = f"-f docker/docker-bake.hcl --progress plain {' '.join(arguments)}"
+        return host.run(f"cd {FOLDER} && {env} docker buildx bake {options} {variant} 2>&1")
 
     return build
 
@@ -77,34 +89,33 @@ def test_serves_by_compose_without_ansible(host, variant):
     )
     model = json.loads(host.check_output("curl -sSf http://127.0.0.1:8080/api/v1/model"))
     assert model["name"] == "cv2"
-    host.check_output(f"cd {FOLDER} && PROJECT=plain docker compose -f docker/compose.yaml --profile cpu down -v && rm docker/options.env")
+    host.check_output(
+        f"cd {FOLDER} && PROJECT=plain docker compose -f docker/compose.yaml --profile cpu down -v && rm docker/options.env"
+    )
 
 
-def test_a_source_that_does_not_fit_is_named(host, bake):
-    host.check_output(f"rm -rf /root/unfit && cp -r {FOLDER}/git /root/unfit && printf 'diffusers==0.30.0\\nflask\\n' >> /root/unfit/requirements.txt")
-    done = bake("iopaint:unfit", SOURCE="/root/unfit")
+def test_a_source_that_does_not_fit_is_named(tree, bake):
+    done = bake("iopaint:unfit", SOURCE=tree("unfit", "printf 'diffusers==0.30.0\\nflask\\n' >> requirements.txt"))
     assert done.rc != 0
     assert "diffusers==0.30.0: pinned is 0.27.2" in done.stdout
     assert "flask: not among the pinned packages" in done.stdout
     assert "diffusers==0.27.2:" not in done.stdout
 
 
-def test_same_inputs_same_layers(host, bake, variant):
+def test_same_inputs_same_layers(host, tree, bake, variant):
     """Everything but the base and its packages is made anew, from a source with other times, and is the same."""
-    host.check_output(f"rm -rf /root/again && cp -r {FOLDER}/git /root/again && find /root/again -exec touch -h -d 2001-01-01 {{}} +")
     done = bake(
         "iopaint:again",
         f"--set {variant}.no-cache-filter=torch,packages,bytecode,fit,application,frontend-build",
-        SOURCE="/root/again",
+        SOURCE=tree("again", "find . -exec touch -h -d 2001-01-01 {} +"),
         SOURCE_DATE_EPOCH=host.check_output(f"git -C {FOLDER}/git log -1 --format=%ct"),
     )
     assert done.rc == 0, done.stdout[-3000:]
     assert layers(host, "iopaint:again") == layers(host, f"iopaint:{variant}-latest")
 
 
-def test_an_edit_moves_its_own_layer_only(host, bake, variant):
-    host.check_output(f"rm -rf /root/edited && cp -r {FOLDER}/git /root/edited && echo '# edited' >> /root/edited/iopaint/cli.py")
-    done = bake("iopaint:edited", SOURCE="/root/edited", SOURCE_DATE_EPOCH="1800000000")
+def test_an_edit_moves_its_own_layer_only(host, tree, bake, variant):
+    done = bake("iopaint:edited", SOURCE=tree("edited", "echo '# edited' >> iopaint/cli.py"), SOURCE_DATE_EPOCH="1800000000")
     assert done.rc == 0, done.stdout[-3000:]
     before, after = layers(host, f"iopaint:{variant}-latest"), layers(host, "iopaint:edited")
     assert len(set(after) - set(before)) == 1
