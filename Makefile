@@ -17,7 +17,7 @@ export DOCKER_TIMEOUT := 300
 
 SCENARIO ?= default gpu provision provision-ubuntu
 
-.PHONY: help env demo demo-down lint unit scenarios test constraints
+.PHONY: help env demo demo-down lint unit scenarios test bench constraints
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
 
@@ -55,9 +55,10 @@ scenarios: env
 test: lint unit scenarios ## lint, unit tests and all scenarios; SCENARIO=default runs one
 	@echo "make test: lint, unit tests and scenarios passed: $(SCENARIO)"
 
+bench: env ## docker/ against the plain design: sizes, times and ratios; BENCH_OPTIONS="--runs 1"
+	scripts/bench $(BENCH_OPTIONS)
+
 constraints: env ## pin requirements/dev.txt and docker/constraints anew
 	$(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --no-emit-index-url --custom-compile-command "make constraints" \
 	  requirements/dev.in -o requirements/dev.txt
-	$(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-emit-index-url \
-	  --no-emit-package torch --no-emit-package torchvision --override docker/constraints/overrides.txt --override docker/constraints/cpu-overrides.txt \
-	  --custom-compile-command "make constraints" docker/constraints/cpu.in -o docker/constraints/cpu.txt
+	scripts/constraints

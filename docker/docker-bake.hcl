@@ -1,52 +1,72 @@
 # Run from the folder above docker/:
-#   SOURCE=/path/to/IOPaint docker buildx bake -f docker/docker-bake.hcl cpu
+#   SOURCE=/path/to/IOPaint docker buildx bake -f docker/docker-bake.hcl cpu|gpu|all
+#   VERSION=1.6.0 REGISTRY=registry.example.com/team/ docker buildx bake -f docker/docker-bake.hcl all --push
 # Each variable is read from the environment.
 
 variable "SOURCE" { default = "." }                    # folder (or git URL) with iopaint/ and web_app/
 variable "FRONTEND" { default = "build" }              # build: npm run build; shipped: take web_app/dist as it is
+variable "CUDA" { default = "13.0" }                   # of the GPU image: 13.0 (drivers from 580) or 12.6 (older drivers and GPUs)
 variable "VERSION" { default = "latest" }              # tag iopaint:<variant>-VERSION
 variable "REGISTRY" { default = "" }                   # prefix of the tags, with its slash: registry.example.com/team/
-variable "TAGS" { default = "" }                       # comma-separated tags in place of the one above
-variable "BASE" { default = "debian:bookworm-slim" }   # base image with apt and Python 3.11 in its archive
+variable "TAGS" { default = "" }                       # comma-separated tags in place of the one above, for one variant
+variable "BASE" { default = "debian:bookworm-slim" }   # base image with apt and Python 3.11 in its archive; @sha256:… pins it
 variable "REVISION" { default = "" }                   # commit, or digest of the tree
 variable "RECIPE" { default = "" }                     # digest of the recipe
 variable "CREATED" { default = "" }                    # RFC 3339
+variable "SOURCE_DATE_EPOCH" { default = "" }          # seconds; the image's own time, for example the commit's
 variable "RELEASE" { default = "1.6.0" }               # version for the target "release"
 variable "CA_BUNDLE" { default = "" }                  # PEM file with extra CAs, handed over as a build secret
-variable "TORCH_INDEX" { default = "https://download.pytorch.org/whl/cpu" }
+variable "WHEELHOUSE" { default = "" }                 # folder with wheels, in place of the indexes where it has all that is asked for
+variable "TORCH_INDEX" { default = "https://download.pytorch.org/whl/cpu" } # for the CPU image; CUDA builds are in the Python index
 variable "PYTHON_INDEX" { default = "" }
+variable "PYTHON_EXTRA_INDEX" { default = "" }         # searched besides; a build secret, so it may hold a password
 variable "NPM_REGISTRY" { default = "" }
+variable "DEBIAN_MIRROR" { default = "" }              # in place of the base's own sources; a build secret too
+variable "HTTP_PROXY" { default = "" }                 # the proxy of the build's downloads; in neither image nor history
+variable "HTTPS_PROXY" { default = "" }
+variable "NO_PROXY" { default = "" }
 
-group "default" { targets = ["cpu"] }
+group "default" { targets = ["all"] }
+group "all" { targets = ["cpu", "gpu"] }
 
 target "_network" {
   context = "docker"
-  secret  = compact([notequal("", CA_BUNDLE) ? "id=ca,src=${CA_BUNDLE}" : ""])
+  secret = compact([
+    notequal("", CA_BUNDLE) ? "id=ca,src=${CA_BUNDLE}" : "",
+    notequal("", DEBIAN_MIRROR) ? "id=debian-mirror,env=DEBIAN_MIRROR" : "",
+    notequal("", PYTHON_EXTRA_INDEX) ? "id=python-extra-index,env=PYTHON_EXTRA_INDEX" : "",
+  ])
   args = {
     BASE                = BASE
     UV_DEFAULT_INDEX    = PYTHON_INDEX
     NPM_CONFIG_REGISTRY = NPM_REGISTRY
+    HTTP_PROXY          = notequal("", HTTP_PROXY) ? HTTP_PROXY : null
+    HTTPS_PROXY         = notequal("", HTTPS_PROXY) ? HTTPS_PROXY : null
+    NO_PROXY            = notequal("", NO_PROXY) ? NO_PROXY : null
   }
 }
 
-target "cpu" {
+target "_image" {
+  name     = variant
+  matrix   = { variant = ["cpu", "gpu"] }
   inherits = ["_network"]
-  target   = "cpu"
-  contexts = { source = SOURCE }
-  args = {
-    VARIANT     = "cpu"
+  target   = variant
+  contexts = merge({ source = SOURCE }, notequal("", WHEELHOUSE) ? { wheelhouse = WHEELHOUSE } : {})
+  args = merge({
+    VARIANT     = variant
+    TORCH       = equal(variant, "cpu") ? "cpu" : "cu${replace(CUDA, ".", "")}"
+    TORCH_INDEX = equal(variant, "cpu") ? TORCH_INDEX : ""
     FRONTEND    = FRONTEND
-    TORCH_INDEX = TORCH_INDEX
-  }
-  tags = notequal("", TAGS) ? split(",", TAGS) : ["${REGISTRY}iopaint:cpu-${VERSION}"]
-  labels = {
+  }, notequal("", SOURCE_DATE_EPOCH) ? { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH } : {})
+  tags = notequal("", TAGS) ? split(",", TAGS) : ["${REGISTRY}iopaint:${variant}-${VERSION}"]
+  labels = merge({
     "org.opencontainers.image.title"    = "IOPaint"
     "org.opencontainers.image.version"  = VERSION
     "org.opencontainers.image.revision" = REVISION
     "org.opencontainers.image.created"  = CREATED
     "io.iopaint.fleet.recipe"           = RECIPE
-    "io.iopaint.fleet.variant"          = "cpu"
-  }
+    "io.iopaint.fleet.variant"          = variant
+  }, equal(variant, "gpu") ? { "io.iopaint.fleet.cuda" = CUDA } : {})
 }
 
 # A release of the Python index, written to a folder as a source tree:

@@ -54,9 +54,13 @@ options:
     type: str
     default: ""
   wheelhouse:
-    description: Folder with the torch and torchvision wheels on the host, in place of PyTorch's index.
+    description: Folder with wheels on the host, in place of the indexes where it has all that is asked for.
     type: str
     default: ""
+  epoch:
+    description: The source's own time in seconds since 1970, which becomes the image's; 0 for the time of the build.
+    type: int
+    default: 0
   min_free:
     description: Bytes that must be free where the engine keeps its data before a build begins.
     type: int
@@ -176,11 +180,13 @@ def bake(module, docker, immutable, digest):
         "RECIPE": digest,
         "CREATED": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "CA_BUNDLE": params["ca_bundle"],
+        # Source, wheelhouse and CA lie outside the recipe's folder, and nobody is there to be asked.
+        "BUILDX_BAKE_ENTITLEMENTS_FS": "0",
+        "WHEELHOUSE": params["wheelhouse"],
+        "SOURCE_DATE_EPOCH": str(params["epoch"] or ""),
     }
     command = ["buildx", "bake", "-f", "docker-bake.hcl", "--progress", "plain", "--load", params["variant"]]
     command += ["--set", f"{params['variant']}.context={params['recipe']}"]
-    if params["wheelhouse"]:
-        command += ["--set", f"{params['variant']}.contexts.wheelhouse={params['wheelhouse']}"]
     start = time.monotonic()
     rc, out, err = docker.run(*command, cwd=params["recipe"], environ_update=env)
     with open(params["log"], "w", encoding="utf-8") as stream:
@@ -209,6 +215,7 @@ def main():
             "variables": {"type": "dict", "default": {}},
             "ca_bundle": {"type": "str", "default": ""},
             "wheelhouse": {"type": "str", "default": ""},
+            "epoch": {"type": "int", "default": 0},
             "min_free": {"type": "int", "default": 0},
             "log": {"type": "path", "required": True},
         },

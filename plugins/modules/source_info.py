@@ -36,6 +36,11 @@ digest:
   type: str
   returned: success
   sample: 1f0c6d3b9f
+epoch:
+  description: Time of the commit in seconds since 1970, 0 where the folder is no git checkout.
+  type: int
+  returned: success
+  sample: 1754000000
 frontend:
   description: V(build) where C(web_app/package.json) is there, V(shipped) where only a built C(web_app/dist) is.
   type: str
@@ -70,6 +75,14 @@ def tree_digest(root, folders):
     return digest.hexdigest()
 
 
+def commit_time(module, path):
+    """Give the time of the checked-out commit, 0 where there is none."""
+    if not os.path.exists(os.path.join(path, ".git")):
+        return 0
+    _rc, out, _err = module.run_command(["git", "-C", path, "log", "-1", "--format=%ct"], check_rc=True)
+    return int(out)
+
+
 def main():
     """Run the module."""
     module = AnsibleModule(argument_spec={"path": {"type": "path", "required": True}}, supports_check_mode=True)
@@ -91,7 +104,7 @@ def main():
             "iopaint_image_directory for directory, iopaint_image_release for release."
         )
     folders = ["iopaint", "web_app" if frontend == "build" else "web_app/dist"]
-    module.exit_json(changed=False, digest=tree_digest(path, folders), frontend=frontend)
+    module.exit_json(changed=False, digest=tree_digest(path, folders), epoch=commit_time(module, path), frontend=frontend)
 
 
 if __name__ == "__main__":

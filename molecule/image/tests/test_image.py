@@ -1,0 +1,121 @@
+"""The finished image, the CPU one or the GPU one, whichever this host has built."""
+
+import json
+
+import pytest
+
+FOLDER = "/opt/iopaint/image"
+# Bytes, by docker image inspect.
+MOST = {"cpu": 1.35e9, "gpu": 4.8e9}
+
+
+@pytest.fixture(scope="module")
+def variant(host):
+    return "gpu" if host.run("docker image inspect iopaint:gpu-latest").rc == 0 else "cpu"
+
+
+@pytest.fixture
+def tree(host):
+    """Copies the source, runs a command in the copy and gives its folder."""
+
+    def copy(name, command):
+        host.check_output(f"rm -rf /root/{name} && cp -r {FOLDER}/git /root/{name} && cd /root/{name} && {command}")
+        return f"/root/{name}"
+
+    return copy
+
+
+@pytest.fixture(scope="module")
+def bake(host, variant):
+    """Builds the image without Ansible: bake(tag, *arguments, **variables) gives the command's result."""
+
+    def build(tag, *arguments, **variables):
+        settings = {"SOURCE": f"{FOLDER}/git", "BASE": base(host), "TAGS": tag, "BUILDX_BAKE_ENTITLEMENTS_FS": "0", **variables}
+        for name, path in {"CA_BUNDLE": f"{FOLDER}/ca.pem", "WHEELHOUSE": f"{FOLDER}/wheelhouse"}.items():
+            if host.file(path).exists:
+                settings.setdefault(name, path)
+        env = " ".join(f"{name}={value}" for name, value in settings.items())
+        options = f"-f docker/docker-bake.hcl --progress plain {' '.join(arguments)}"
+        return host.run(f"cd {FOLDER} && {env} docker buildx bake {options} {variant} 2>&1")
+
+    return build
+
+
+def base(host):
+    names = host.check_output("docker image ls --format '{{.Repository}}:{{.Tag}}'").split()
+    return next(name for name in names if "bookworm" in name)
+
+
+def layers(host, image):
+    return json.loads(host.check_output(f"docker image inspect --format '{{{{json .RootFS.Layers}}}}' {image}"))
+
+
+def test_size(host, variant):
+    size = int(host.check_output(f"docker image inspect --format '{{{{.Size}}}}' iopaint:{variant}-latest"))
+    assert size <= MOST[variant]
+
+
+def test_nothing_that_is_called_was_stripped(host, variant):
+    done = host.run(
+        f"docker run --rm -i --network none --read-only --tmpfs /tmp --entrypoint python iopaint:{variant}-latest - < /root/proof.py"
+    )
+    assert done.rc == 0, done.stdout
+    assert "7 passed, 0 failed" in done.stdout
+
+
+def test_torch_is_the_one_meant(host, variant):
+    version = "import torch; print(torch.version.cuda)"
+    cuda = host.check_output(f"docker run --rm --entrypoint python iopaint:{variant}-latest -c '{version}'")
+    assert cuda == {"cpu": "None", "gpu": "13.0"}[variant]
+
+
+def test_gpu_image_refuses_to_start_without_a_gpu(host, variant):
+    done = host.run(f"docker run --rm --read-only --tmpfs /tmp iopaint:{variant}-latest iopaint start --help")
+    assert done.rc == 0
+    if variant == "gpu":
+        done = host.run("docker run --rm --read-only --tmpfs /tmp iopaint:gpu-latest")
+        assert done.rc == 78
+        assert "no usable GPU: the container was given no GPU" in done.stderr
+        assert "IOPAINT_FLEET_REQUIRE_GPU=false" in done.stderr
+
+
+def test_serves_by_compose_without_ansible(host, variant):
+    """With the GPU image on the CPU: the service is the same but for the device that this host lacks."""
+    if variant == "gpu":
+        host.check_output("docker tag iopaint:gpu-latest iopaint:cpu-latest")
+    host.check_output(
+        f"cd {FOLDER} && printf 'IOPAINT_MODEL=cv2\\nIOPAINT_DEVICE=cpu\\n' > docker/options.env"
+        " && PROJECT=plain docker compose -f docker/compose.yaml --profile cpu up -d --wait"
+    )
+    model = json.loads(host.check_output("curl -sSf http://127.0.0.1:8080/api/v1/model"))
+    assert model["name"] == "cv2"
+    host.check_output(
+        f"cd {FOLDER} && PROJECT=plain docker compose -f docker/compose.yaml --profile cpu down -v && rm docker/options.env"
+    )
+
+
+def test_a_source_that_does_not_fit_is_named(tree, bake):
+    done = bake("iopaint:unfit", SOURCE=tree("unfit", "printf 'diffusers==0.30.0\\nflask\\n' >> requirements.txt"))
+    assert done.rc != 0
+    assert "diffusers==0.30.0: pinned is 0.27.2" in done.stdout
+    assert "flask: not among the pinned packages" in done.stdout
+    assert "diffusers==0.27.2:" not in done.stdout
+
+
+def test_same_inputs_same_layers(host, tree, bake, variant):
+    """Everything but the base and its packages is made anew, from a source with other times, and is the same."""
+    done = bake(
+        "iopaint:again",
+        f"--set {variant}.no-cache-filter=torch,packages,bytecode,fit,application,frontend-build",
+        SOURCE=tree("again", "find . -exec touch -h -d 2001-01-01 {} +"),
+        SOURCE_DATE_EPOCH=host.check_output(f"git -C {FOLDER}/git log -1 --format=%ct"),
+    )
+    assert done.rc == 0, done.stdout[-3000:]
+    assert layers(host, "iopaint:again") == layers(host, f"iopaint:{variant}-latest")
+
+
+def test_an_edit_moves_its_own_layer_only(host, tree, bake, variant):
+    done = bake("iopaint:edited", SOURCE=tree("edited", "echo '# edited' >> iopaint/cli.py"), SOURCE_DATE_EPOCH="1800000000")
+    assert done.rc == 0, done.stdout[-3000:]
+    before, after = layers(host, f"iopaint:{variant}-latest"), layers(host, "iopaint:edited")
+    assert len(set(after) - set(before)) == 1
