@@ -56,8 +56,8 @@ def test_size(host, variant):
 
 
 def test_nothing_that_is_called_was_stripped(host, variant):
-    isolated = "--network none --read-only --tmpfs /tmp"
-    done = host.run(f"docker run --rm -i {isolated} --entrypoint python iopaint:{variant}-latest - < /root/proof.py")
+    run = "docker run --rm -i --network none --read-only --tmpfs /tmp --entrypoint python"
+    done = host.run(f"{run} iopaint:{variant}-latest - < /root/proof.py")
     assert done.rc == 0, done.stdout
     assert "7 passed, 0 failed" in done.stdout
 
