@@ -366,6 +366,8 @@ class Steps:
                     store.end(other, releases.FORMER)
             if before != releases.CURRENT:
                 self.log("kept", item["name"], record, outcome=releases.CURRENT, proof=record["proof"], **facts)
+            if item.get("failed"):
+                self.log("put back", item["name"], record, reason=f"{item['failed']} failed", proof=record["proof"])
             done.append({**item, **facts})
         return done
 

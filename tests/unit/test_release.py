@@ -246,6 +246,14 @@ def test_a_release_that_fails_gives_way_to_the_former_one(deploy, state, record,
     assert actions()[-1] == "failed"
 
 
+def test_the_former_one_is_proven_again_and_that_is_in_the_audit_log(deploy, step, record, actions):
+    deploy()
+    former = deploy(wanted(2), fails=True)
+    result = step("kept", former, proofs={"cpu": {"model": "cv2", "latency_ms": 7.0, "pixels": {}}})
+    assert (result["changed"], record(ONE)["proof"]["latency_ms"]) == (False, 7.0)
+    assert actions()[-2:] == ["failed", "put back"]
+
+
 def test_a_first_release_that_fails_has_nothing_to_give_way_to(deploy, state):
     assert deploy(fails=True) == []
     assert state()[0] == {ONE: "failed"}

@@ -1,6 +1,8 @@
 """The control node is lost after each task of a switch, and two of them at once."""
 
 import json
+import re
+import subprocess
 
 import pytest
 from conftest import LOCK, NAMES, Killed, image
@@ -64,6 +66,25 @@ def test_a_lock_of_another_control_node_is_freed_by_the_command_it_names(fleet):
     assert run.rc == 0, run.output
     assert host.is_settled(kind)
     assert host.audit()[-1]["action"] == "lock freed by force"
+
+
+def test_a_host_that_is_lost_in_its_switch_is_in_the_summary_and_converges(fleet):
+    """Power is cut to the last host; the other one of its batch is upgraded, and the same command again does the rest."""
+    kind = {"v1": "v2", "v2": "v1"}[fleet[HOST].serves()]
+    command = ("playbooks/upgrade.yml", "--limit", f"{NAMES[HOST]},{NAMES[2]}")
+    options = {**image(kind), "iopaint_upgrade_batches": ["100%"]}
+    run = Killed(*command, **options).until("Each instance runs and is healthy")
+    subprocess.run(["docker", "kill", NAMES[2]], check=True, stdout=subprocess.DEVNULL)
+    assert run.end() != 0, run.output
+    assert re.search(rf"- {NAMES[HOST]} .* upgraded ", run.output), run.output
+    assert re.search(rf"- {NAMES[2]} .* failed ", run.output), run.output
+    assert fleet[HOST].is_settled(kind)
+
+    subprocess.run(["docker", "start", NAMES[2]], check=True, stdout=subprocess.DEVNULL)
+    fleet[2]("systemctl is-system-running --wait || true")
+    again = play(*command, **options)
+    assert again.rc == 0, again.output
+    assert fleet[2].is_settled(kind)
 
 
 def test_images_that_no_release_needs_go_and_others_stay(fleet):
