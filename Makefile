@@ -13,7 +13,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/build/ansible
 export PYTHONDONTWRITEBYTECODE := 1
 
-SCENARIO ?= default
+SCENARIO ?= default gpu provision provision-ubuntu
 
 .PHONY: help env demo demo-down lint unit scenarios test constraints
 help: ## list the commands

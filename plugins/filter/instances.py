@@ -55,6 +55,7 @@ _value:
     - One entry an instance, with these keys added.
     - C(devices), the CDI names of a GPU instance; one with V([auto]) has become one for each of C(gpus).
     - C(image), C(url) (where the host reaches it) and C(published) (C(address), C(port) and compose C(project)).
+    - C(auto), whether it stands for one instance per GPU, whose number is not known yet.
     - C(cpu_allowed), whether a GPU instance may run without its GPU (option C(fleet_require_gpu) is false).
     - C(environment), the options of IOPaint as C(IOPAINT_*) variables.
   type: list
@@ -124,6 +125,7 @@ def complete(entry, where, defaults):
         **instance,
         "name": name,
         "port": port,
+        "auto": instance.get("devices") == devices.AUTO,
         "cpu_allowed": cpu_allowed,
         "url": f"http://{reached_at(address)}:{port}",
         "published": {"address": address, "port": port, "project": f"iopaint-{name}"},

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -225,6 +226,53 @@ def kernel_module_version(sysfs: str, procfs: str) -> str | None:
     return loaded[1] if loaded else _read(sysfs, "module/nvidia/version") or None
 
 
+# Where the driver's libraries lie: multiarch, Debian's alternatives, other distributions, WSL.
+LIBRARIES = (
+    "usr/lib/*-linux-gnu/libnvidia-ml.so.*.*",
+    "usr/lib/*-linux-gnu/nvidia/current/libnvidia-ml.so.*.*",
+    "usr/lib64/libnvidia-ml.so.*.*",
+    "usr/lib/libnvidia-ml.so.*.*",
+)
+
+
+def library_versions(root: str) -> list:
+    """Versions of the driver's library that is installed, newest last; more than one is a fault in itself."""
+    names = (os.path.basename(path) for pattern in LIBRARIES for path in glob.glob(os.path.join(root, pattern)))
+    versions = {name.partition(".so.")[2] for name in names}
+    return sorted((one for one in versions if re.fullmatch(r"\d+(\.\d+)+", one)), key=version_key)
+
+
+def version_key(version: str) -> list:
+    """What versions of a driver are compared by."""
+    return [int(part) for part in re.findall(r"\d+", version)]
+
+
+def host_state(sysfs: str, procfs: str, root: str) -> dict:
+    """What decides whether the kernel can load the driver: kernel, headers, nouveau, Secure Boot, a reboot that is due."""
+    kernel = _read(procfs, "sys/kernel/osrelease")
+    modules = os.path.join(root, "lib/modules", kernel)
+    installed = re.search(r"/(nvidia|nvidia-current)\.ko", _read(modules, "modules.dep"))
+    return {
+        "kernel": kernel,
+        "kernel_headers": os.path.isdir(os.path.join(modules, "build")),
+        "kernel_module_installed": bool(installed),
+        "nouveau_loaded": os.path.isdir(os.path.join(sysfs, "module/nouveau")),
+        "secure_boot": _secure_boot(sysfs),
+        "reboot_required": os.path.exists(os.path.join(root, "run/reboot-required")),
+        "library_versions": library_versions(root),
+    }
+
+
+def _secure_boot(sysfs: str) -> bool | None:
+    """The firmware's variable: four bytes of attributes, then the value. None on a host that did not boot by EFI."""
+    found = glob.glob(os.path.join(sysfs, "firmware/efi/efivars/SecureBoot-*"))
+    try:
+        with open(found[0], "rb") as file:
+            return file.read()[-1:] == b"\x01"
+    except (IndexError, OSError):
+        return None
+
+
 def _read(*path: str) -> str:
     try:
         with open(os.path.join(*path), encoding="utf-8", errors="replace") as file:
@@ -233,15 +281,68 @@ def _read(*path: str) -> str:
         return ""
 
 
+# ---- the engine's view ------------------------------------------------------------------------------------------------
+
+
+def engine_state(info: dict) -> dict:
+    """What of `docker info` decides how containers get a GPU. An engine without CDI has no spec directories."""
+    return {
+        "version": info.get("ServerVersion") or None,
+        "cdi_dirs": info.get("CDISpecDirs") or [],
+        "runtimes": sorted(info.get("Runtimes") or {}),
+        "default_runtime": info.get("DefaultRuntime") or None,
+        "live_restore": bool(info.get("LiveRestoreEnabled")),
+        "running": info.get("ContainersRunning") or 0,
+    }
+
+
+def explain_start(error: str, cdi: dict, engine: dict | None = None) -> str:
+    """One sentence for an engine's refusal to start a container with a GPU; the engine's own text where it is no such."""
+    if unresolvable := re.search(r"unresolvable CDI devices (.*)", error):
+        devices = re.findall(r"[\w.-]+/[\w.-]+=\w[\w.:-]*\b", unresolvable[1])
+        return " ".join(_unresolvable(device, cdi) for device in devices)
+    if 'could not select device driver "cdi"' in error or "CDI device injection failed: no CDI" in error:
+        version = f" {engine['version']}" if engine and engine["version"] else ""
+        return (
+            f"CDI is off in the engine{version}: set features.cdi to true in /etc/docker/daemon.json and restart the engine, "
+            "as role nvidia_container_toolkit does with nvidia_container_toolkit_mode cdi."
+        )
+    if node := re.search(r"failed to stat CDI host device \"?([^\s\":]+)", error):
+        return (
+            f"The CDI spec names {node[1]}, which is not on this host, so it is older than the driver or the MIG layout: "
+            "restart nvidia-cdi-refresh.service, or run role nvidia_container_toolkit, to write it anew."
+        )
+    if re.search(r'could not select device driver "(nvidia)?" with capabilities: \[\[.*gpu', error):
+        return "The NVIDIA Container Toolkit is not installed: run role nvidia_container_toolkit on this host."
+    if "unknown or invalid runtime name" in error or re.search(r"[Uu]nknown runtime", error):
+        return (
+            "The engine knows no runtime nvidia: run role nvidia_container_toolkit with nvidia_container_toolkit_mode "
+            "legacy on this host."
+        )
+    return f"The engine says: {' '.join(error.split())}"
+
+
+def _unresolvable(device: str, cdi: dict) -> str:
+    files = next((one["files"] for one in cdi["cdi_conflicts"] if one["device"] == device), None)
+    if files:
+        return (
+            f"{device} is declared by {' and by '.join(files)}, so the engine takes neither: remove the one that nobody "
+            "writes any more, or set nvidia_container_toolkit_cdi_duplicates to set_aside."
+        )
+    known = ", ".join(cdi["cdi_devices"]) or "none"
+    broken = "".join(f" {error['file']} can't be read: {error['error']}." for error in cdi["cdi_errors"])
+    return f"No CDI spec declares {device}: ask for one of those that are declared ({known}).{broken}"
+
+
 # ---- CDI -------------------------------------------------------------------------------------------------------------
 
 
 def read_cdi(directories: list) -> dict:
     """cdi_devices, cdi_conflicts and cdi_errors of the spec directories, which are in rising order of precedence."""
     files, errors = {}, []
-    for path in (path for directory in directories for path in _spec_files(directory, errors)):
+    for path in (path for directory in directories for path in spec_files(directory, errors)):
         try:
-            kind, names = _read_spec(path)
+            kind, names = read_spec(path)
         except (OSError, ValueError) as error:
             errors.append({"file": path, "error": " ".join(str(getattr(error, "strerror", None) or error).split())})
             continue
@@ -259,7 +360,7 @@ def read_cdi(directories: list) -> dict:
     }
 
 
-def _spec_files(directory: str, errors: list) -> list:
+def spec_files(directory: str, errors: list) -> list:
     try:
         names = sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
@@ -276,7 +377,7 @@ def _winner(paths: list) -> str | None:
     return paths[-1] if len(set(directories)) == len(directories) else None
 
 
-def _read_spec(path: str) -> tuple:
+def read_spec(path: str) -> tuple:
     """Kind and device names of a spec file; ValueError says what is wrong with it."""
     with open(path, encoding="utf-8") as file:
         text = file.read()

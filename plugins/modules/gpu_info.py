@@ -33,6 +33,10 @@ options:
     description: Root of procfs. Differs where the host's is mounted into a container, and in tests.
     type: path
     default: /proc
+  root:
+    description: Root of the other files that are looked at. Differs where the host's is mounted into a container, and in tests.
+    type: path
+    default: /
   timeout:
     description:
       - How long, in seconds, each call of C(nvidia-smi) may take. There are up to three.
@@ -227,6 +231,38 @@ kernel_module_version:
   returned: always
   type: str
   sample: 580.95.05
+library_versions:
+  description:
+    - Versions of the driver's libraries that are installed. They have to be one, that of RV(kernel_module_version).
+  returned: always
+  type: list
+  elements: str
+  sample: [580.95.05]
+kernel:
+  description: Release of the running kernel.
+  returned: always
+  type: str
+  sample: 6.12.48+deb13-amd64
+kernel_headers:
+  description: Whether the running kernel's headers are there, which a module is built against.
+  returned: always
+  type: bool
+kernel_module_installed:
+  description: Whether an nvidia module is installed for the running kernel, loaded or not.
+  returned: always
+  type: bool
+nouveau_loaded:
+  description: Whether the nouveau driver is loaded. The nvidia module can't take a GPU that it holds.
+  returned: always
+  type: bool
+secure_boot:
+  description: Whether Secure Boot is on, so that only signed modules load. Null on hosts that did not boot by EFI.
+  returned: always
+  type: bool
+reboot_required:
+  description: Whether the distribution says that a reboot is due.
+  returned: always
+  type: bool
 pci_devices:
   description: NVIDIA display and 3D controllers on the PCI bus, whether or not they have a driver.
   returned: always
@@ -299,6 +335,40 @@ cdi_errors:
       description: What is wrong with it.
       type: str
       sample: Permission denied
+engine:
+  description: What of the Docker Engine decides how containers get a GPU. Null where no engine answers.
+  returned: always
+  type: dict
+  sample:
+    version: 28.5.2
+    cdi_dirs: [/etc/cdi, /var/run/cdi]
+    runtimes: [io.containerd.runc.v2, runc]
+    default_runtime: runc
+    live_restore: true
+    running: 2
+  contains:
+    version:
+      description: Version of the engine.
+      type: str
+      sample: 28.5.2
+    cdi_dirs:
+      description: Where the engine reads CDI specs. Empty while its CDI support is off.
+      type: list
+      elements: str
+    runtimes:
+      description: Names of the runtimes that it has.
+      type: list
+      elements: str
+    default_runtime:
+      description: The runtime of containers that ask for none.
+      type: str
+      sample: runc
+    live_restore:
+      description: Whether running containers survive a restart of the engine.
+      type: bool
+    running:
+      description: How many containers run.
+      type: int
 problem:
   description:
     - What keeps GPUs from being used.
@@ -324,6 +394,7 @@ driver_error:
   sample: "Failed to initialize NVML: Driver/library version mismatch"
 """
 
+import json
 import os
 import subprocess
 
@@ -365,6 +436,16 @@ def query(nvidia_smi: str, timeout: int) -> tuple:
     return rc, output, report
 
 
+def engine(module: AnsibleModule, timeout: int) -> dict | None:
+    docker = module.get_bin_path("docker")
+    rc, stdout, _ = run([docker, "info", "--format", "{{json .}}"], timeout) if docker else (1, "", "")
+    try:
+        info = json.loads(stdout) if rc == 0 else {}
+    except ValueError:
+        info = {}
+    return gpu.engine_state(info) if info.get("ServerVersion") else None
+
+
 def find(module: AnsibleModule) -> str | None:
     path = module.params["nvidia_smi"]
     if path is None:
@@ -379,6 +460,7 @@ def main() -> None:
             "cdi_dirs": {"type": "list", "elements": "path", "default": ["/etc/cdi", "/var/run/cdi"]},
             "sysfs": {"type": "path", "default": "/sys"},
             "procfs": {"type": "path", "default": "/proc"},
+            "root": {"type": "path", "default": "/"},
             "timeout": {"type": "int", "default": 30},
         },
         supports_check_mode=True,
@@ -396,8 +478,10 @@ def main() -> None:
         changed=False,
         **report,
         kernel_module_version=gpu.kernel_module_version(module.params["sysfs"], module.params["procfs"]),
+        **gpu.host_state(module.params["sysfs"], module.params["procfs"], module.params["root"]),
         pci_devices=pci_devices,
         **gpu.read_cdi(module.params["cdi_dirs"]),
+        engine=engine(module, module.params["timeout"]),
         problem=problem,
         advice=gpu.ADVICE[problem],
         driver_error=None if problem == "none" else gpu.error_text(output) or None,

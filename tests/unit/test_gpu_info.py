@@ -291,6 +291,69 @@ def test_a_host_without_any_of_it():
     assert gpu.read_cdi(["/nonexistent"]) == {"cdi_devices": [], "cdi_conflicts": [], "cdi_errors": []}
 
 
+def make_host(root, *, boot=None, dep="", headers=False, libraries=(), reboot=False, nouveau=False):
+    """A host made of files; gives what host_state says of it."""
+    (root / "proc/sys/kernel").mkdir(parents=True)
+    (root / "proc/sys/kernel/osrelease").write_text("6.12.48\n")
+    modules = root / "lib/modules/6.12.48"
+    modules.mkdir(parents=True)
+    (modules / "modules.dep").write_text(dep)
+    if headers:
+        (modules / "build").mkdir()
+    if nouveau:
+        (root / "sys/module/nouveau").mkdir(parents=True)
+    if reboot:
+        (root / "run").mkdir()
+        (root / "run/reboot-required").touch()
+    if boot is not None:
+        (root / "sys/firmware/efi/efivars").mkdir(parents=True)
+        variable = root / "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+        variable.write_bytes(bytes([6, 0, 0, 0, boot]))
+    for path in libraries:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    return gpu.host_state(f"{root}/sys", f"{root}/proc", str(root))
+
+
+def test_state_of_a_plain_host(tmp_path):
+    assert make_host(tmp_path, dep="kernel/drivers/net/nvidia_net.ko:\n") == {
+        "kernel": "6.12.48",
+        "kernel_headers": False,
+        "kernel_module_installed": False,
+        "nouveau_loaded": False,
+        "secure_boot": None,
+        "reboot_required": False,
+        "library_versions": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("made", "key", "value"),
+    [
+        ({"headers": True}, "kernel_headers", True),
+        ({"dep": "updates/dkms/nvidia.ko.xz:\n"}, "kernel_module_installed", True),
+        ({"dep": "updates/dkms/nvidia-current.ko:\n"}, "kernel_module_installed", True),
+        ({"nouveau": True}, "nouveau_loaded", True),
+        ({"boot": 1}, "secure_boot", True),
+        ({"boot": 0}, "secure_boot", False),
+        ({"reboot": True}, "reboot_required", True),
+        (
+            {
+                "libraries": [
+                    "usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
+                    "usr/lib/x86_64-linux-gnu/libnvidia-ml.so.580.95.05",
+                    "usr/lib/x86_64-linux-gnu/nvidia/current/libnvidia-ml.so.535.9",
+                ]
+            },
+            "library_versions",
+            ["535.9", "580.95.05"],
+        ),
+    ],
+)
+def test_state_of_a_host(tmp_path, made, key, value):
+    assert make_host(tmp_path, **made)[key] == value
+
+
 # ---- CDI -------------------------------------------------------------------------------------------------------------
 
 # As nvidia-ctk writes it.
@@ -562,6 +625,29 @@ def test_module_on_output_that_is_no_report(host):
     result = host.run()
     assert result["problem"] == "unknown"
     assert result["driver_error"] == "hello\nnvidia-smi -q -x printed no report"
+
+
+def test_module_asks_the_engine(host):
+    docker = host.path / "docker"
+    info = {"ServerVersion": "26.1.5", "CDISpecDirs": ["/etc/cdi"], "Runtimes": {"runc": {}}, "LiveRestoreEnabled": True}
+    docker.write_text(f"#!/bin/sh\necho '{json.dumps(info)}'\n")
+    docker.chmod(0o755)
+    engine = host.run()["engine"]
+    assert pick(engine, "version", "cdi_dirs", "runtimes", "live_restore", "running") == (
+        "26.1.5",
+        ["/etc/cdi"],
+        ["runc"],
+        True,
+        0,
+    )
+
+
+@pytest.mark.parametrize("answer", ["exit 1", "echo '{}'", "echo nonsense"])
+def test_module_without_an_engine_that_answers(host, answer):
+    docker = host.path / "docker"
+    docker.write_text(f"#!/bin/sh\n{answer}\n")
+    docker.chmod(0o755)
+    assert host.run()["engine"] is None
 
 
 def test_module_refuses_a_timeout_below_a_second(host):

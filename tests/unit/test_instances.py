@@ -32,6 +32,7 @@ def test_an_entry_is_completed():
             **DEFAULTS,
             "name": "a",
             "port": 8080,
+            "auto": False,
             "cpu_allowed": False,
             "url": "http://127.0.0.1:8080",
             "published": {"address": "127.0.0.1", "port": 8080, "project": "iopaint-a"},
@@ -315,7 +316,7 @@ def test_auto_makes_one_for_each_mig_slice():
 
 def test_auto_stays_where_the_gpus_are_not_known_yet():
     (one,) = instances(gpu())
-    assert (one["name"], one["devices"]) == ("gpu", ["auto"])
+    assert (one["name"], one["devices"], one["auto"]) == ("gpu", ["auto"], True)
 
 
 def test_auto_without_a_gpu_is_an_error_and_no_cpu_instance():

@@ -1,0 +1,228 @@
+"""The role docker on a fresh host and on one with an older set-up, and every way in which its sources fail."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from conftest import FRESH, HOSTS, SITE_HOST
+
+SITE = f"http://{SITE_HOST}:8000"
+SUITES = {
+    "provision-debian13": "debian.13~trixie",
+    "provision-debian12": "debian.12~bookworm",
+    "provision-ubuntu2404": "ubuntu.24.04~noble",
+}
+
+
+def packages(host):
+    """The names, versions and holds of Docker's packages."""
+    rows = host.check_output(
+        "dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\\n' | grep -E 'docker|containerd|runc' || true"
+    )
+    return {name: (version, state[0] == "h") for state, name, version in map(str.split, rows.splitlines()) if state[1] == "i"}
+
+
+def info(host):
+    return json.loads(host.check_output("docker info --format '{{json .}}'"))
+
+
+def started(host):
+    """When the container that was there before every change was started."""
+    return host.check_output("docker inspect -f '{{.State.StartedAt}} {{.State.Running}}' survivor")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def survivor(on):
+    """A container on each host, that nothing here should stop."""
+    for name in HOSTS:
+        host = on(name)
+        files = "/usr/bin/sleep /lib64/ld-linux-x86-64.so.2 /lib/x86_64-linux-gnu/libc.so.6"
+        host.run_expect([0], f"docker image inspect kept || tar --dereference -c {files} | docker import - kept")
+        host.run_expect([0], "docker inspect survivor || docker run -d --name survivor kept sleep infinity")
+
+
+# --- What the scenario's converge has done -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_packages_have_the_wanted_versions_and_are_held(on, name):
+    found = packages(on(name))
+    suffix = f"1~{SUITES[name]}"
+    assert found == {
+        "docker-ce": (f"5:26.1.5-{suffix}", True),
+        "docker-ce-cli": (f"5:26.1.5-{suffix}", True),
+        "containerd.io": (f"1.7.24-{suffix}", True),
+        "docker-buildx-plugin": (f"0.13.1-{suffix}", True),
+        "docker-compose-plugin": (f"2.26.1-{suffix}", True),
+    }
+    assert "docker" not in on(name).check_output("apt-get --simulate upgrade | grep Inst || true")
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_the_engine_has_its_settings(on, name):
+    host = on(name)
+    settings = json.loads(host.file("/etc/docker/daemon.json").content_string)
+    assert settings["log-opts"] == {"max-size": "10m", "max-file": "5"}
+    found = info(host)
+    assert found["LiveRestoreEnabled"]
+    assert found["DefaultAddressPools"] == [{"Base": "10.213.0.0/16", "Size": 24}]
+    assert found["HttpsProxy"] == f"http://{SITE_HOST}:3128"
+    assert found["RegistryConfig"]["Mirrors"] == [f"https://{SITE_HOST}:5000/"]
+    if name == FRESH:  # another one may have its bridge from before
+        assert host.check_output("docker network inspect bridge -f '{{(index .IPAM.Config 0).Subnet}}'").startswith("10.213.")
+    assert host.service("docker").is_enabled
+    assert "docker" in host.user("backup").groups
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_a_registry_of_ones_own_is_trusted(on, name):
+    host, image = on(name), f"{SITE_HOST}:5000/{name}:1"
+    host.run_expect([0], f"docker tag kept {image} && docker push {image} && docker image rm {image} && docker pull {image}")
+
+
+def test_the_engine_pulls_through_its_proxy(on):
+    host, proxy = on(FRESH), on(SITE_HOST)
+    assert "no tunnels here" in host.run("docker pull elsewhere.test/image:1").stderr
+    assert '"CONNECT elsewhere.test:443 HTTP/1.1" 403' in proxy.check_output("journalctl --unit proxy --output cat")
+
+
+def test_an_idle_run_needs_few_round_trips(round_trips):
+    # each user costs one module execution more, a registry's certificate three, a data root one
+    for host, (modules, trips) in round_trips(docker_users=[], docker_registry_cas={}, docker_data_root="").items():
+        assert modules <= 7, host
+        assert trips <= 8, host
+
+
+def test_check_mode_finds_nothing_to_do(play):
+    outcome = play("--check", "--diff").good()
+    assert {name: outcome.changed(name) for name in HOSTS} == {name: [] for name in HOSTS}
+
+
+# --- Sources that fail: each with its own sentence, and packages as they were --------------------------------------
+
+DOCKERS_OWN = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"docker_upstream_url": f"{SITE}/stranger"}, ["is signed by the key", "docker_upstream_fingerprints names"]),
+        ({"docker_upstream_url": f"{SITE}/tampered"}, ["index that was changed after it was signed"]),
+        ({"docker_upstream_url": f"{SITE}/swapped"}, ["list of packages that is not the one"]),
+        ({"docker_upstream_url": f"{SITE}/expired"}, ["out of date", "docker_upstream_url"]),
+        ({"docker_upstream_url": f"{SITE}/nowhere"}, ["nothing for this suite (404", "docker_upstream_url"]),
+        ({"docker_upstream_url": f"http://{SITE_HOST}:8001/linux"}, ["can't be reached", "docker_apt_proxy"]),
+        ({"docker_upstream_channel": "nightly"}, ["has no component nightly", "docker_upstream_channel"]),
+        ({"docker_upstream_fingerprints": [DOCKERS_OWN]}, ["has the fingerprint", f"wants {DOCKERS_OWN}"]),
+        (
+            {"docker_upstream_fingerprints": [DOCKERS_OWN], "docker_upstream_url": f"http://{SITE_HOST}:8001/linux"},
+            [f"can't be had from http://{SITE_HOST}:8001/linux/", "Connection refused", "docker_upstream_key"],
+        ),
+        ({"docker_version": "99.1"}, ["docker_version is '99.1'", "docker-ce in 26.1.5, 26.1.4"]),
+        (
+            {"docker_package_versions": {"docker-scan": "1"}},
+            ["docker_package_versions names docker-scan", "docker-compose-plugin"],
+        ),
+        (
+            {"docker_data_root": "/srv/docker"},
+            ["docker_data_root is /srv/docker", "images, containers in /var/lib/docker", "rsync"],
+        ),
+    ],
+    ids=lambda value: None if isinstance(value, list) else "-".join(map(str, value.values())).replace(SITE, "")[:40],
+)
+def test_what_fails_is_told(play, on, variables, words):
+    # what apt says differs between the releases, the rest does not
+    names = HOSTS if "docker_upstream_url" in variables else [FRESH]
+    before = {name: packages(on(name)) for name in names}
+    outcome = play("--limit", ",".join(names), **variables)
+    for name in names:
+        message = outcome.message(name)
+        assert [word for word in words if word not in message.replace("volumes, ", "")] == [], message
+        assert packages(on(name)) == before[name]
+
+
+def test_a_failure_is_told_again_and_the_right_site_heals_it(play, on):
+    for _ in range(2):
+        message = play("--limit", FRESH, docker_upstream_url=f"{SITE}/tampered").message(FRESH)
+        assert "changed after it was signed" in message
+    play().good()
+
+
+def test_apt_goes_through_a_proxy(play, on):
+    proxied = {"docker_upstream_url": "http://sealed.test/linux", "docker_apt_proxy": f"http://{SITE_HOST}:3128"}
+    host = on(FRESH)
+    host.run_expect([0], "rm /etc/apt/keyrings/docker.gpg")
+    play("--limit", FRESH, **proxied).good()
+    journal = on(SITE_HOST).check_output("journalctl --unit proxy --output cat")
+    assert "/gpg HTTP" in journal
+    assert re.search(r"GET http://sealed.test/linux/\w+/dists/\w+/InRelease", journal)
+    play("--limit", FRESH).good()
+    assert not host.file("/etc/apt/apt.conf.d/90docker-proxy").exists
+
+
+# --- Changes of the engine ---------------------------------------------------------------------------------------
+
+
+def test_versions_go_down_and_up_and_containers_keep_running(play, on):
+    before = {name: started(on(name)) for name in HOSTS}
+    for version in ("26.1.4", "26.1.5"):
+        play(docker_version=version).good()
+        for name in HOSTS:
+            host = on(name)
+            assert packages(host)["docker-ce"] == (f"5:{version}-1~{SUITES[name]}", True)
+            assert info(host)["ServerVersion"].startswith(version)
+            assert started(host) == before[name]
+
+
+def test_settings_that_the_engine_cannot_start_with_are_taken_back(play, on):
+    host = on(FRESH)
+    before, running = host.file("/etc/docker/daemon.json").content_string, started(host)
+    message = play("--limit", FRESH, docker_daemon_settings={"features": {"cdi": True}, "storage-driver": "papyrus"}).message(
+        FRESH
+    )
+    for words in (
+        "(storage-driver)",
+        "daemon.json is as it was before",
+        "the engine runs again",
+        "driver not supported: papyrus",
+    ):
+        assert words in message, message
+    assert host.file("/etc/docker/daemon.json").content_string == before
+    assert (info(host)["Driver"], started(host)) == ("overlay2", running)
+
+
+def test_settings_that_the_engine_refuses_change_nothing(play, on):
+    host = on(FRESH)
+    before = host.file("/etc/docker/daemon.json").content_string
+    message = play("--limit", FRESH, docker_daemon_settings={"mtu": "wide"}).message(FRESH)
+    assert message.startswith("/etc/docker/daemon.json: ")
+    assert message.endswith("The file is as it was.")
+    assert host.file("/etc/docker/daemon.json").content_string == before
+
+
+def test_a_hold_is_taken_back_and_given_again(play, on):
+    play("--limit", FRESH, docker_hold=False).good()
+    assert not packages(on(FRESH))["docker-ce"][1]
+    play("--limit", FRESH).good()
+    assert packages(on(FRESH))["docker-ce"][1]
+
+
+# --- The distribution's packages ---------------------------------------------------------------------------------
+
+DISTRIBUTION = {"docker_package_source": "distribution", "docker_version": "", "docker_package_versions": {}}
+
+
+def test_the_distributions_packages_take_over_with_images_and_volumes(play, on):
+    host = on(FRESH)
+    host.run_expect([0], "docker volume create kept && echo precious >/var/lib/docker/volumes/kept/_data/file")
+    play("--limit", FRESH, **DISTRIBUTION).good()
+    found = set(packages(host))
+    assert {"docker.io", "docker-buildx", "containerd", "runc"} < found
+    assert found & {"docker-compose", "docker-compose-v2"}
+    assert not found & {"docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"}
+    assert host.check_output("docker image ls -q kept") != ""
+    assert host.file("/var/lib/docker/volumes/kept/_data/file").content_string == "precious\n"
+    assert not host.file("/etc/apt/sources.list.d/docker.sources").exists
+    assert play("--limit", FRESH, **DISTRIBUTION).good().changed(FRESH) == []

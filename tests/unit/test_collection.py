@@ -1,0 +1,60 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The collection as its users get it: a checkout, and a tarball that is installed elsewhere."""
+
+import os
+import subprocess
+import tarfile
+
+import pytest
+from conftest import ROOT
+
+ONLY_IN_A_CHECKOUT = {"molecule", "tests", "scripts", "build", "requirements", "Makefile", ".ci", ".git", ".venv", ".hypothesis"}
+
+
+def run(*command, cwd, **environment):
+    done = subprocess.run(command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tarball(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tarball")
+    run("ansible-galaxy", "collection", "build", "--output-path", str(folder), cwd=ROOT)
+    (path,) = folder.glob("iopaint-fleet-*.tar.gz")
+    return path
+
+
+def test_the_tarball_holds_what_hosts_need(tarball):
+    with tarfile.open(tarball) as archive:
+        names = set(archive.getnames())
+    assert {"docker/Dockerfile", "docker/compose.yaml", "docker/entrypoint", "playbooks/deploy.yml", "LICENSE"} <= names
+    assert not {name.split("/")[0] for name in names} & ONLY_IN_A_CHECKOUT
+
+
+def test_the_tarball_runs_elsewhere(tarball, tmp_path):
+    """Installed without the checkout beside it, every playbook parses and lists its tasks."""
+    (tmp_path / "ansible.cfg").touch()
+    elsewhere = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "installed"), "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg")}
+    install = [
+        "ansible-galaxy",
+        "collection",
+        "install",
+        str(tarball),
+        "--no-deps",
+        "--offline",
+        "-p",
+        str(tmp_path / "installed"),
+    ]
+    run(*install, cwd=tmp_path, **elsewhere)
+    inventory = str(ROOT / "inventories" / "example")
+    for playbook in sorted((ROOT / "playbooks").glob("*.yml")):
+        name = f"iopaint.fleet.{playbook.stem}"
+        assert "play #1" in run("ansible-playbook", name, "-i", inventory, "--list-tasks", cwd=tmp_path, **elsewhere)
+    tasks = run("ansible-playbook", "iopaint.fleet.deploy", "-i", inventory, "--list-tasks", cwd=tmp_path, **elsewhere)
+    assert "Each instance inpaints a real photograph" in tasks
+
+
+def test_the_checkout_lists_its_tasks():
+    tasks = run("ansible-playbook", "deploy.yml", "-l", "gpu_hosts", "-i", "inventories/example", "--list-tasks", cwd=ROOT)
+    assert "Each instance inpaints a real photograph" in tasks

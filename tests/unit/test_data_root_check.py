@@ -1,0 +1,70 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A new data root that would leave data behind."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.iopaint.fleet.plugins.modules import data_root_check
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    def run_module(failed=False, path="new"):
+        options = {"path": str(tmp_path / path), "config": str(tmp_path / "daemon.json"), "default": str(tmp_path / "old")}
+        with patch_module_args({**options, "variable": "docker_data_root"}), pytest.raises(SystemExit):
+            data_root_check.main()
+        result = json.loads(capsys.readouterr().out)
+        assert result.get("failed", False) is failed, result
+        return result
+
+    return run_module
+
+
+def engine_was_here(root):
+    """What dockerd makes on its first start."""
+    for folder in ("containers", "image/overlay2/imagedb/content/sha256", "volumes"):
+        (root / folder).mkdir(parents=True)
+    (root / "volumes/metadata.db").write_text("")
+
+
+def test_a_host_without_an_engine_passes(run):
+    assert not run()["changed"]
+
+
+def test_an_engine_without_data_passes(run, tmp_path):
+    engine_was_here(tmp_path / "old")
+    run()
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("containers/c0ffee", "containers"),
+        ("image/overlay2/imagedb/content/sha256/c0ffee", "images"),
+        ("volumes/kept/_data", "volumes"),
+    ],
+)
+def test_data_is_not_left_behind(run, tmp_path, path, name):
+    engine_was_here(tmp_path / "old")
+    (tmp_path / "old" / path).mkdir(parents=True)
+    message = run(failed=True)["msg"]
+    assert message.startswith(f"docker_data_root is {tmp_path}/new, and the engine has {name} in {tmp_path}/old that")
+    run(path="old")
+    (tmp_path / "daemon.json").write_text(json.dumps({"data-root": str(tmp_path / "new")}))
+    run()  # it is there already
+    assert str(tmp_path / "new") == run(path="elsewhere")["present"]
+
+
+def test_data_that_was_moved_passes(run, tmp_path):
+    engine_was_here(tmp_path / "old")
+    (tmp_path / "old/containers/c0ffee").mkdir()
+    engine_was_here(tmp_path / "new")
+    run()
+
+
+def test_a_file_that_cannot_be_read_is_for_the_task_that_edits_it(run, tmp_path):
+    (tmp_path / "daemon.json").write_text("{")
+    assert run()["present"] == str(tmp_path / "old")
