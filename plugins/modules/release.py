@@ -26,7 +26,7 @@ options:
     required: true
   instances:
     description:
-      - "V(prepared): what is wanted, as the filter C(instance_releases) gives it (or, with O(to), only C(name))."
+      - "V(prepared): what is wanted, as the filter C(instance_releases) gives it (or, with O(to), only C(name), none for all that have releases)."
       - "V(switched), V(kept), V(back): what V(prepared) returned."
       - "V(listed): the instances, C(name) each."
     type: list
@@ -141,7 +141,14 @@ class Steps:
         self.module, self.params = module, module.params
         self.docker, self.owner = Docker(module), module.params["owner"]
         self.rebuilt, self.diff = [], []
-        self.stores = {item["name"]: self.store(item["name"]) for item in self.params["instances"]}
+        names = [item["name"] for item in self.params["instances"]]
+        self.stores = {name: self.store(name) for name in names or (self.all_names() if self.params["to"] else [])}
+
+    def all_names(self):
+        """Give the names of the instances that have releases on this host."""
+        top = self.params["dir"]
+        found = sorted(os.listdir(top)) if os.path.isdir(top) else []
+        return [name for name in found if os.path.isdir(os.path.join(top, name, "releases"))]
 
     def store(self, name):
         """Give the releases of an instance, every record readable."""
@@ -423,9 +430,7 @@ class Steps:
 
     def prune(self):
         """Remove our images that no release needs any more, and build cache over its limit; give the images' names."""
-        top = self.params["dir"]
-        names = [name for name in sorted(os.listdir(top)) if os.path.isdir(os.path.join(top, name, "releases"))]
-        stores = [releases.Releases(top, name) for name in names]
+        stores = [releases.Releases(self.params["dir"], name) for name in self.all_names()]
         if any(store.damaged for store in stores):  # what they need is not known
             self.module.warn("No image was removed, as there are records of releases that can't be read.")
             return []

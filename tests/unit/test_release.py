@@ -120,7 +120,8 @@ def deploy(step):
     """A whole deploy, as the role does it; fails=True breaks off at its proof."""
 
     def call(*instances, fails=False, **options):
-        done = step("prepared", list(instances) or [wanted()], **options)["instances"]
+        default = [] if "to" in options else [wanted()]
+        done = step("prepared", list(instances) or default, **options)["instances"]
         step("switched", done)
         if fails:
             return step("back", done, reason="it did not start")["instances"]
@@ -347,6 +348,14 @@ def test_back_to_the_former_release_and_to_a_named_one(deploy, state, record):
     assert state()[1] == THREE
     deploy({"name": "cpu"}, to=ONE)
     assert (state()[1], record(ONE)["rolled_back_from"]) == (ONE, THREE)
+
+
+def test_without_names_every_instance_that_has_releases_goes_back(deploy, state):
+    for version in (1, 2):
+        deploy(wanted(version), wanted(version, name="b"))
+    done = deploy(to="former")
+    assert [item["name"] for item in done] == ["b", "cpu"]
+    assert [state(name)[1] for name in ("b", "cpu")] == [ONE, ONE]
 
 
 def test_back_to_what_serves_changes_nothing(deploy, step):
