@@ -161,18 +161,17 @@ def dotenv(values):
     return "\n".join(lines) + "\n"
 
 
-def instance_folders(wanted, layout, common):
-    """Give the folder of each completed instance as the module instance_files takes it.
+def instance_releases(wanted, layout, common):
+    """Give what each completed instance wants to run as the module release takes it.
 
-    layout: instances and data (where instances and their outputs lie), compose (the text of the compose file) and gpu_mode
-    (how the engine hands out GPUs, cdi or legacy). common: settings of the compose file that all instances share.
+    layout: data (where outputs lie), compose (the text of the compose file) and gpu_mode (how the engine hands out GPUs, cdi or
+    legacy). common: settings of the compose file that all instances share.
     """
-    folders = []
+    done = []
     for instance in wanted:
         variant, published = instance["variant"].upper(), instance["published"]
         settings = {
             "PROJECT": published["project"],
-            f"{variant}_IMAGE": instance["image"],
             f"{variant}_PORT": published["port"],
             "BIND_ADDRESS": published["address"],
             "OUTPUTS": f"{layout['data']}/outputs/{instance['name']}",
@@ -180,14 +179,17 @@ def instance_folders(wanted, layout, common):
             **common,
         }
         files = [
-            {"name": "compose.yaml", "content": layout["compose"]},
-            {"name": ".env", "content": dotenv(settings)},
+            {"name": "compose.yaml", "content": layout["compose"], "mode": "0644"},
+            {"name": ".env", "content": dotenv(settings), "mode": "0644"},  # the module adds the image
             {"name": "options.env", "content": dotenv(instance["environment"]), "mode": "0600", "secret": True},
         ]
         if instance["variant"] == "gpu":
-            files.append({"name": "devices.yaml", "content": devices.compose_override(instance, layout["gpu_mode"])})
-        folders.append({"path": f"{layout['instances']}/{instance['name']}", "files": files})
-    return folders
+            override = devices.compose_override(instance, layout["gpu_mode"])
+            files.append({"name": "devices.yaml", "content": override, "mode": "0644"})
+        release = {key: instance[key] for key in ("name", "variant", "image", "url", "environment", "cpu_allowed")}
+        release.update(project=published["project"], image_variable=f"{variant}_IMAGE", devices=instance.get("devices") or [])
+        done.append({**release, "files": files})
+    return done
 
 
 def data_folders(wanted, models, data, owner):
@@ -206,4 +208,4 @@ class FilterModule:
 
     def filters(self):
         """Give name and function."""
-        return {"instances": instances, "data_folders": data_folders, "instance_folders": instance_folders}
+        return {"instances": instances, "data_folders": data_folders, "instance_releases": instance_releases}

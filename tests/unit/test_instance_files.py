@@ -14,7 +14,7 @@ SECRET = "IOPAINT_API_KEY='s3cr3t'\n"
 
 @pytest.fixture
 def folders(tmp_path):
-    """Two instances, as the filter instance_folders describes them."""
+    """Two instances, with a file that is secret."""
     return [
         {
             "path": str(tmp_path / "instances" / name),

@@ -224,24 +224,25 @@ def test_compose_reads_every_value_back(tmp_path):
         assert {name: text.replace("$$", "$") for name, text in read[kind].items()} == values
 
 
-# ---- instance_folders ------------------------------------------------------------------------------------------------
+# ---- instance_releases -----------------------------------------------------------------------------------------------
 
 
 def folders(wanted, gpu_mode="cdi"):
     compose = "name: text of the compose file\n"
-    layout = {"instances": "/opt/instances", "data": "/var/lib/iopaint", "compose": compose, "gpu_mode": gpu_mode}
+    layout = {"data": "/var/lib/iopaint", "compose": compose, "gpu_mode": gpu_mode}
     common = {"MODELS": "/var/lib/iopaint/models", "OPTIONS_FILE": "options.env", "PIDS": 512}
-    return FILTERS["instance_folders"](wanted, layout, common)
+    return FILTERS["instance_releases"](wanted, layout, common)
 
 
-def test_each_instance_gets_its_folder():
+def test_each_instance_gets_its_release():
     first, second = folders(instances(entry(options={"api_key": "it's"}), entry(name="b", port=8081, memory="8g")))
-    assert (first["path"], second["path"]) == ("/opt/instances/a", "/opt/instances/b")
+    assert [(one["name"], one["project"]) for one in (first, second)] == [("a", "iopaint-a"), ("b", "iopaint-b")]
+    assert (first["image"], first["image_variable"]) == ("iopaint:cpu-latest", "CPU_IMAGE")  # the module adds it to .env
+    assert (first["url"], first["devices"], first["cpu_allowed"]) == ("http://127.0.0.1:8080", [], False)
     files = {file["name"]: file for file in first["files"]}
-    assert files["compose.yaml"] == {"name": "compose.yaml", "content": "name: text of the compose file\n"}
+    assert files["compose.yaml"] == {"name": "compose.yaml", "content": "name: text of the compose file\n", "mode": "0644"}
     assert files[".env"]["content"].splitlines() == [
         "PROJECT='iopaint-a'",
-        "CPU_IMAGE='iopaint:cpu-latest'",
         "CPU_PORT='8080'",
         "BIND_ADDRESS='127.0.0.1'",
         "OUTPUTS='/var/lib/iopaint/outputs/a'",

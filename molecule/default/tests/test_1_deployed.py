@@ -75,7 +75,7 @@ def test_outputs_survive_a_new_container(host, api, container):
         "curl -sS -m 60 --fail -F 'file=@/opt/iopaint/instances/photo.png;filename=kept.png' http://127.0.0.1:8080/api/v1/save_image"
     )
     before = host.check_output(f"sha256sum {folder}/kept.png")
-    host.check_output("cd /opt/iopaint/instances/cpu && docker compose --profile cpu up -d --wait --force-recreate")
+    host.check_output("cd /opt/iopaint/instances/cpu/current && docker compose --profile cpu up -d --wait --force-recreate")
     assert host.check_output(f"docker inspect --format '{{{{.Id}}}}' {CONTAINER}") != container["Id"]
     assert host.check_output(f"sha256sum {folder}/kept.png") == before
     assert host.check_output(f"docker exec {CONTAINER} sha256sum /app/outputs/kept.png").split()[0] == before.split()[0]
@@ -108,5 +108,5 @@ def test_published_on_loopback_only(host):
 
 
 def test_options_are_not_for_everybody(host):
-    options = host.file("/opt/iopaint/instances/cpu/options.env")
+    options = host.file("/opt/iopaint/instances/cpu/current/options.env")
     assert (options.mode, options.user) == (0o600, "root")

@@ -1,0 +1,98 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Filters: what came of an upgrade, per host, from the fact iopaint_upgraded that each host's turn leaves behind."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: upgrade_table
+short_description: Gives the outcome of an upgrade as the lines of a table
+version_added: 0.1.0
+description:
+  - One line for each instance of each host, with release before and after, outcome, seconds, seconds without service and reason.
+  - A host without the fact C(iopaint_upgraded) was not reached.
+options:
+  _input:
+    description: The variables of the hosts, as C(hostvars) has them.
+    type: list
+    elements: dict
+    required: true
+author: iopaint.fleet contributors (@iopaint)
+"""
+
+EXAMPLES = r"""
+table: "{{ ansible_play_hosts_all | map('extract', hostvars) | iopaint.fleet.upgrade_table }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The table's lines, the heading first.
+  type: list
+  elements: str
+"""
+
+HEADING = ("host", "instance", "before", "after", "outcome", "seconds", "no service", "reason")
+FAILURES = ("failed", "put back")
+REASON = 90  # the whole of it is in the play's output and in the host's audit log
+
+
+def shown(value):
+    """Give a cell's text."""
+    return "-" if value in (None, "") else f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def rows(host, result):
+    """Give the cells of one host."""
+    reason = " ".join(str(result.get("reason") or "").split())
+    reason = reason if len(reason) <= REASON else reason[: REASON - 1] + "…"
+    for instance in result.get("instances") or [{}]:
+        gap = instance.get("without_service_s")
+        cells = [instance.get("name"), instance.get("before"), instance.get("after"), result["outcome"], result.get("seconds")]
+        yield [host, *map(shown, [*cells, None if gap is None else f"{gap:.1f} s", reason])]
+
+
+def upgrade_table(hosts):
+    """Give the lines of the table."""
+    cells = [list(HEADING)]
+    for host in hosts:
+        cells += rows(host["inventory_hostname"], host.get("iopaint_upgraded") or untouched(host))
+    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADING))]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in cells]
+
+
+def untouched(host):
+    """Give the result of a host that the roll did not reach."""
+    return {"outcome": "not reached", "instances": upgraded_instances([], host.get("iopaint_before") or {})}
+
+
+def upgraded_instances(released, before):
+    """Give release before and after of each instance; one that is not in released stays at its former one.
+
+    released: what the role made current. before: the release that served before, by instance.
+    """
+    done = {item["name"]: item for item in released}
+    return [
+        {
+            "name": name,
+            "before": before.get(name),
+            "after": done.get(name, {}).get("id", before.get(name)),
+            "without_service_s": done.get(name, {}).get("without_service_s"),
+        }
+        for name in dict.fromkeys([*before, *done])
+    ]
+
+
+def upgrade_failures(hosts):
+    """Give how many hosts have failed so far."""
+    return sum((host.get("iopaint_upgraded") or {}).get("outcome") in FAILURES for host in hosts)
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self):
+        """Give name and function."""
+        return {
+            "upgrade_table": upgrade_table,
+            "upgrade_failures": upgrade_failures,
+            "upgraded_instances": upgraded_instances,
+        }

@@ -1,0 +1,271 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The releases of one instance on a host: a folder each, a record in it, and the link that says which one is current.
+
+    <instance>/releases/0007-cpu-61a759fb3f33/{compose.yaml,.env,options.env,release.json}
+    <instance>/current -> releases/0007-cpu-61a759fb3f33
+
+Each write is one step (a rename), in an order that leaves a play that was killed between two of them something to go on from:
+a release is prepared (record and files), switched to (the link), and kept (its outcome), or failed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+
+from ansible_collections.iopaint.fleet.plugins.module_utils.audit import now
+
+SCHEMA = 1
+RECORD = "release.json"
+SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
+PREPARED, CURRENT, FORMER, FAILED, SUPERSEDED = "prepared", "current", "former", "failed", "superseded"
+OUTCOMES = (PREPARED, CURRENT, FORMER, FAILED, SUPERSEDED)
+
+
+def masked(environment):
+    """Give options with the values of secrets left out."""
+    return {name: "***" if SECRET.search(name) else str(value) for name, value in environment.items()}
+
+
+def dotenv(text):
+    """Give the variables of an env file as the collection writes them."""
+    values = {}
+    for line in text.splitlines():
+        name, _equals, value = line.partition("=")
+        if value[:1] == "'":
+            values[name] = value[1:-1]
+        elif value[:1] == '"':
+            values[name] = re.sub(r'\\([\\"$])', r"\1", value[1:-1])
+    return values
+
+
+def number(release_id):
+    """Give the counter that a release's name begins with; 0 for other names."""
+    found = re.match(r"\d+", release_id)
+    return int(found[0]) if found else 0
+
+
+def fingerprint(files, image_id):
+    """Give a digest of what a release is made of; files: content by name, as wanted, without the image's pinned name."""
+    return hashlib.sha256(json.dumps([sorted(files.items()), image_id]).encode()).hexdigest()
+
+
+def pin(content, variable, image):
+    """Give the text of .env with the image's name in front."""
+    return f"{variable}='{image}'\n{content}"
+
+
+def unpin(content):
+    """Give the text of .env without its first line, the image's name."""
+    return content.partition("\n")[2]
+
+
+def read(path):
+    """Give a file's text."""
+    with open(path, encoding="utf-8", newline="") as stream:
+        return stream.read()
+
+
+def write(path, content, mode=0o644):
+    """Put the text in the file's place in one step."""
+    descriptor, candidate = tempfile.mkstemp(dir=os.path.dirname(path))
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
+            stream.write(content)
+            os.fchmod(descriptor, mode)
+            stream.flush()
+            os.fsync(descriptor)
+        os.replace(candidate, path)
+    except OSError:
+        os.unlink(candidate)
+        raise
+
+
+class Releases:
+    """The releases of one instance. Records that can't be read are in `damaged`, by release, with what is wrong with them."""
+
+    def __init__(self, instances, name):
+        """Read what is there. instances: the folder that holds one for each instance."""
+        self.name, self.folder = name, os.path.join(instances, name)
+        self.home, self.link = os.path.join(self.folder, "releases"), os.path.join(self.folder, "current")
+        self.records, self.damaged = {}, {}
+        for release_id in sorted(self._folders(), key=lambda each: (number(each), each)):
+            try:
+                self.records[release_id] = self._read(release_id)
+            except (OSError, ValueError) as error:
+                self.damaged[release_id] = str(error)
+
+    def _folders(self):
+        try:
+            return [name for name in os.listdir(self.home) if number(name) and os.path.isdir(self.path(name))]
+        except FileNotFoundError:
+            return []
+
+    def _read(self, release_id):
+        record = json.loads(read(self.path(release_id, RECORD)))
+        if not isinstance(record, dict) or record.get("id") != release_id or record.get("outcome") not in OUTCOMES:
+            raise ValueError("no record of this release")
+        return record
+
+    def path(self, release_id, *names):
+        """Give a path in a release's folder."""
+        return os.path.join(self.home, release_id, *names)
+
+    @property
+    def linked(self):
+        """The release that the link names, None where there is no link or nothing behind it."""
+        try:
+            name = os.path.basename(os.readlink(self.link))
+        except OSError:
+            return None
+        return name if os.path.isdir(self.path(name)) else None
+
+    def proven(self):
+        """Give the record of the last release that was proven and not replaced since, None where there is none."""
+        current = [record for record in self.records.values() if record["outcome"] == CURRENT]
+        linked = [record for record in current if record["id"] == self.linked]
+        return (linked or current[-1:] or [None])[0]
+
+    def prepared(self):
+        """Give the record of the release whose switch has begun and not ended, None where there is none."""
+        found = [record for record in self.records.values() if record["outcome"] == PREPARED]
+        return found[-1] if found else None
+
+    def files(self, release_id):
+        """Give the files of a release, content by name, as they were wanted."""
+        folder = self.path(release_id)
+        names = [name for name in os.listdir(folder) if name.endswith((".yaml", ".env"))]
+        found = {name: read(os.path.join(folder, name)) for name in names}
+        return {name: unpin(content) if name == ".env" else content for name, content in found.items()}
+
+    def made_of(self, record, wanted):
+        """Tell whether a release is made of what is wanted (a fingerprint), its files included as they lie there."""
+        return fingerprint(self.files(record["id"]), record.get("image_id")) == wanted
+
+    def complete(self, record):
+        """Tell whether a release still has its files."""
+        return all(os.path.isfile(self.path(record["id"], name)) for name in ("compose.yaml", ".env", "options.env"))
+
+    def candidates(self):
+        """Give the records that a rollback may go to, newest first: proven once, not current now, files still there."""
+        proven = self.proven()
+        return [
+            record
+            for record in reversed(list(self.records.values()))
+            if record["outcome"] == FORMER and record is not proven and self.complete(record)
+        ]
+
+    def next_id(self, image):
+        """Give the name of a new release: a counter, so that it sorts by time whatever the clock says, and its image's tag."""
+        highest = max(map(number, [*self._folders(), "0"]))
+        tag = image.rpartition("/")[2].partition("@")[0].rpartition(":")[2]
+        label = re.sub(r"[^A-Za-z0-9_.-]+", "-", tag).strip("-.")
+        return f"{highest + 1:04d}-{label[:24].strip('-.') or 'image'}"
+
+    def add(self, record, files):
+        """Make the folder of a new release; files: (name, content, mode). It is there whole, or not at all."""
+        os.makedirs(self.home, mode=0o755, exist_ok=True)
+        for name in os.listdir(self.home):
+            if name.startswith(".new-"):  # of a play that was killed here
+                shutil.rmtree(os.path.join(self.home, name))
+        candidate = tempfile.mkdtemp(prefix=".new-", dir=self.home)
+        os.chmod(candidate, 0o755)  # noqa: S103 - mkdtemp made it for root alone; options.env has a mode of its own
+        for name, content, mode in files:
+            write(os.path.join(candidate, name), content, mode)
+        write(os.path.join(candidate, RECORD), text(record))
+        os.rename(candidate, self.path(record["id"]))
+        self.records[record["id"]] = record
+
+    def save(self, record):
+        """Write a record that was changed."""
+        write(self.path(record["id"], RECORD), text(record))
+        self.records[record["id"]] = record
+        self.damaged.pop(record["id"], None)
+
+    def end(self, record, outcome, reason=None):
+        """Write a release's outcome."""
+        record.update(outcome=outcome)
+        if reason is not None:
+            record["reason"] = reason
+        self.save(record)
+
+    def point(self, release_id):
+        """Let the link name a release, in one step."""
+        candidate = f"{self.link}.new"
+        if os.path.lexists(candidate):
+            os.unlink(candidate)
+        os.symlink(os.path.join("releases", release_id), candidate)
+        os.replace(candidate, self.link)
+
+    def strip(self, record):
+        """Remove the files of a release that can't run any more; its record stays."""
+        for name in sorted(os.listdir(self.path(record["id"]))):
+            if name.endswith((".yaml", ".env")):
+                os.unlink(self.path(record["id"], name))
+
+    def rebuild(self, release_id, image_of, running_id):
+        """Write a damaged record anew from the release's files, the engine and what runs; give the record.
+
+        image_of: gives the engine's document of an image by name, or None. running_id: ID of the image that the instance runs.
+        """
+        why, folder = self.damaged[release_id], self.path(release_id)
+        broken = os.path.join(folder, RECORD)
+        if os.path.exists(broken):
+            os.replace(broken, f"{broken}.damaged")
+        record = {
+            "schema": SCHEMA,
+            "id": release_id,
+            "time": now(os.path.getmtime(folder)),
+            "operator": None,
+            "controller": None,
+            "reason": f"rebuilt from its files and from what runs, as its record could not be read ({why})",
+        }
+        try:
+            settings = dotenv(read(os.path.join(folder, ".env")))
+            environment = masked(dotenv(read(os.path.join(folder, "options.env"))))
+            (variable,) = [name for name in settings if name.endswith("_IMAGE")]
+        except (OSError, ValueError):
+            self.save({**record, "outcome": FAILED, "reason": f"its record and its files are damaged ({why})"})
+            return self.records[release_id]
+        variant = variable[: -len("_IMAGE")].lower()
+        image = image_of(settings[variable]) or {}
+        address, port = settings.get("BIND_ADDRESS", ""), settings.get(f"{variant.upper()}_PORT")
+        record.update(
+            described(settings[variable], image),
+            variant=variant,
+            environment=environment,
+            project=settings.get("PROJECT"),
+            url=f"http://{reached_at(address)}:{port}",
+        )
+        here = image.get("Id") or "gone"
+        seen = (None, here) if self.linked == release_id else (here,)  # one that is stopped is known by its link
+        runs = self.linked in (release_id, None) and running_id in seen
+        self.save({**record, "outcome": CURRENT if runs else FORMER})
+        return self.records[release_id]
+
+
+def reached_at(address):
+    """Give the host part of the URL under which the host itself reaches a published port."""
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)  # noqa: S104
+
+
+def described(name, image):
+    """Give what a record says of an image; image: the engine's document of it."""
+    labels = (image.get("Config") or {}).get("Labels") or {}
+    digests = image.get("RepoDigests") or []
+    return {
+        "image": name,
+        "image_id": image.get("Id"),
+        "digest": digests[0].partition("@")[2] if digests else None,
+        "ref": labels.get("org.opencontainers.image.version"),
+        "revision": labels.get("org.opencontainers.image.revision"),
+    }
+
+
+def text(record):
+    """Give a record as the text of its file."""
+    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"

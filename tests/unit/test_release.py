@@ -1,0 +1,541 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Releases of instances: prepared, switched, kept, put back, rolled back, pruned, rebuilt; killed after any step."""
+
+import json
+import os
+import stat
+
+import pytest
+from ansible_collections.iopaint.fleet.plugins.modules import release
+
+ANN = {"operator": "ann", "controller": "desk"}
+SECRET = "hf_s3cr3t"
+
+
+class Engine:
+    """What the module asks of docker."""
+
+    def __init__(self):
+        self.images, self.running, self.events, self.calls, self.used = {}, {}, [], [], set()
+
+    def have(self, name, recipe="abc", ref="v1"):
+        """Hold an image, newer than those before it."""
+        labels = {"org.opencontainers.image.version": ref, "org.opencontainers.image.revision": f"commit-{ref}"}
+        labels.update({"io.iopaint.fleet.recipe": recipe} if recipe else {})
+        document = {"Id": f"sha256:{name}", "RepoTags": [name], "RepoDigests": [], "Config": {"Labels": labels}}
+        document["Created"] = f"2026-01-01T00:00:{len(self.images):02d}Z"
+        self.images[name] = document
+        return document
+
+    def __call__(self, module):
+        return self
+
+    def image(self, name):
+        return next((image for key, image in self.images.items() if name in (key, image["Id"])), None)
+
+    def info(self, field):
+        return "/"
+
+    def run(self, *args, **kwargs):  # noqa: PLR0911 - one for each command
+        self.calls.append(args)
+        if args[0] == "tag":
+            (image,) = [image for image in self.images.values() if image["Id"] == args[1]]
+            image["RepoTags"].append(args[2])
+            self.images[args[2]] = image
+            return 0, "", ""
+        if args[0] == "images":
+            wanted = "Config" if "label" in args[-1] else "held"
+            found = [i for i in self.images.values() if wanted == "held" or "io.iopaint.fleet.recipe" in i["Config"]["Labels"]]
+            found = [i for i in found if wanted != "held" or any(t.startswith("iopaint-release:") for t in i["RepoTags"])]
+            return 0, "".join(f"{image['Id']}\n" for image in found), ""
+        if args[:2] == ("image", "rm"):
+            if args[2] in self.used:
+                return 1, "", "Error response from daemon: conflict: container 0123 is using its referenced image"
+            image = self.images.pop(args[2])
+            image["RepoTags"].remove(args[2])
+            return 0, "", ""
+        if args[0] == "ps":
+            project = args[-1].rpartition("=")[2]
+            return 0, f"{project}\n" if project in self.running else "", ""
+        if args[0] == "inspect":
+            return 0, self.running[args[-1]] + "\n", ""
+        if args[0] == "events":
+            return 0, "".join(json.dumps(event) + "\n" for event in self.events), ""
+        if args[:2] == ("builder", "prune"):
+            return 0, "", ""
+        raise AssertionError(args)
+
+
+@pytest.fixture
+def docker(monkeypatch):
+    engine = Engine()
+    monkeypatch.setattr(release, "Docker", engine)
+    for version in range(1, 8):
+        engine.have(f"iopaint:cpu-v{version}-abc", ref=f"v{version}")
+    return engine
+
+
+@pytest.fixture
+def top(tmp_path):
+    (tmp_path / "instances").mkdir()
+    (tmp_path / "instances" / "photo.png").write_text("a file beside the instances")
+    return tmp_path / "instances"
+
+
+def wanted(version=1, name="cpu", image=None, memory="6g"):
+    files = [
+        {"name": "compose.yaml", "content": "services: {}\n", "mode": "0644"},
+        {
+            "name": ".env",
+            "content": f"PROJECT='iopaint-{name}'\nCPU_PORT='8080'\nBIND_ADDRESS='0.0.0.0'\nMEMORY='{memory}'\n",
+            "mode": "0644",
+        },
+        {"name": "options.env", "content": f"IOPAINT_MODEL='cv2'\nIOPAINT_HF_TOKEN='{SECRET}'\n", "mode": "0600", "secret": True},
+    ]
+    return {
+        "name": name,
+        "variant": "cpu",
+        "image": image or f"iopaint:cpu-v{version}-abc",
+        "image_variable": "CPU_IMAGE",
+        "environment": {"IOPAINT_MODEL": "cv2", "IOPAINT_HF_TOKEN": SECRET},
+        "project": f"iopaint-{name}",
+        "url": "http://127.0.0.1:8080",
+        "devices": [],
+        "cpu_allowed": False,
+        "files": files,
+    }
+
+
+@pytest.fixture
+def step(run_module, docker, top, tmp_path):
+    def call(state, instances, **options):
+        arguments = {"dir": str(top), "owner": ANN, "audit": str(tmp_path / "audit.log"), **options}
+        return run_module(release, state=state, instances=instances, **arguments)
+
+    return call
+
+
+@pytest.fixture
+def deploy(step):
+    """A whole deploy, as the role does it; fails=True breaks off at its proof."""
+
+    def call(*instances, fails=False, **options):
+        default = [] if "to" in options else [wanted()]
+        done = step("prepared", list(instances) or default, **options)["instances"]
+        step("switched", done)
+        if fails:
+            return step("back", done, reason="it did not start")["instances"]
+        proofs = {item["name"]: {"model": "cv2", "latency_ms": 12.5, "pixels": {"masked": 9}} for item in done}
+        return step("kept", done, proofs=proofs, keep=options.get("keep", 3))["instances"]
+
+    return call
+
+
+@pytest.fixture
+def state(top):
+    """Outcome by release, and what the link names."""
+
+    def read(name="cpu"):
+        folder = top / name
+        records = {each.name: json.loads((each / "release.json").read_text()) for each in sorted((folder / "releases").iterdir())}
+        return {key: record["outcome"] for key, record in records.items()}, os.readlink(folder / "current").rpartition("/")[2]
+
+    return read
+
+
+@pytest.fixture
+def record(top):
+    return lambda release_id, name="cpu": json.loads((top / name / "releases" / release_id / "release.json").read_text())
+
+
+@pytest.fixture
+def actions(tmp_path):
+    return lambda: [json.loads(line)["action"] for line in (tmp_path / "audit.log").read_text().splitlines()]
+
+
+ONE, TWO, THREE = (f"000{number}-cpu-v{number}-abc" for number in (1, 2, 3))
+
+
+def test_a_first_release_has_its_files_and_its_record(deploy, record, top, state, actions):
+    (done,) = deploy()
+    assert state() == ({ONE: "current"}, ONE)
+    folder = top / "cpu" / "current"
+    assert sorted(os.listdir(folder)) == [".env", "compose.yaml", "options.env", "release.json"]
+    assert (folder / ".env").read_text().startswith("CPU_IMAGE='iopaint:cpu-v1-abc'\nPROJECT='iopaint-cpu'\n")
+    assert stat.S_IMODE((folder / "options.env").stat().st_mode) == 0o600
+    written = record(ONE)
+    assert (written["schema"], written["operator"], written["controller"]) == (1, "ann", "desk")
+    assert (written["ref"], written["revision"], written["image_id"]) == ("v1", "commit-v1", "sha256:iopaint:cpu-v1-abc")
+    assert written["environment"] == {"IOPAINT_MODEL": "cv2", "IOPAINT_HF_TOKEN": "***"}
+    assert written["proof"].pop("time").endswith("Z")
+    assert written["proof"] == {"model": "cv2", "latency_ms": 12.5, "pixels": {"masked": 9}}
+    assert (done["before"], done["without_service_s"]) == (None, None)
+    assert actions() == ["prepared", "switched", "kept"]
+
+
+def test_a_secret_is_in_no_result_record_or_log(step, top, tmp_path):
+    result = step("prepared", [wanted()], diff=True)
+    assert SECRET not in json.dumps(result)
+    assert SECRET not in (top / "cpu" / "releases" / ONE / "release.json").read_text()
+    assert SECRET not in (tmp_path / "audit.log").read_text()
+
+
+def test_the_same_inputs_make_no_new_release(deploy, step, state, docker, actions):
+    deploy()
+    before = actions()
+    docker.calls.clear()
+    again = step("prepared", [wanted()])
+    assert (again["changed"], again["instances"][0]["new"]) == (False, False)
+    assert step("switched", again["instances"])["changed"] is False
+    assert step("kept", again["instances"], proofs={"cpu": {"model": "cv2"}})["changed"] is False
+    assert (state(), actions(), docker.calls) == (({ONE: "current"}, ONE), before, [])
+
+
+@pytest.mark.parametrize("change", ["image", "setting", "file edited by hand", "same name, other image"])
+def test_other_inputs_make_a_new_release(deploy, state, top, docker, change):
+    deploy()
+    again = wanted(2 if change == "image" else 1, memory="8g" if change == "setting" else "6g")
+    if change == "file edited by hand":
+        (top / "cpu" / "current" / "compose.yaml").write_text("services: {other: {}}\n")
+    if change == "same name, other image":
+        docker.images["iopaint:cpu-v1-abc"] = {**docker.images["iopaint:cpu-v1-abc"], "Id": "sha256:another"}
+    (done,) = deploy(again)
+    outcomes, linked = state()
+    assert list(outcomes.values()) == ["former", "current"]
+    assert (linked, done["before"]) == (done["id"], ONE)
+
+
+def test_the_counter_goes_on_whatever_the_clock_says(deploy, state, monkeypatch):
+    deploy()
+    monkeypatch.setattr(
+        release.audit.time, "gmtime", lambda seconds=None: release.time.struct_time((1999, 1, 1, 0, 0, 0, 0, 1, 0))
+    )
+    deploy(wanted(2))
+    assert state() == ({ONE: "former", TWO: "current"}, TWO)
+
+
+def test_check_mode_says_what_would_change_and_writes_nothing(step, deploy, top):
+    result = step("prepared", [wanted()], check=True, diff=True)
+    assert result["changed"] is True
+    assert not (top / "cpu").exists()
+    deploy()
+    (shown,) = step("prepared", [wanted(memory="8g")], check=True, diff=True)["diff"]
+    assert (shown["before_header"], "MEMORY='6g'" in shown["before"], "MEMORY='8g'" in shown["after"]) == (
+        f"cpu/{ONE}/.env",
+        True,
+        True,
+    )
+    assert step("prepared", [wanted()], check=True)["changed"] is False
+    assert len(os.listdir(top / "cpu" / "releases")) == 1
+
+
+def test_an_image_that_is_not_there_is_said_before_anything_is_written(run_module, docker, top):
+    message = run_module(release, failed=True, state="prepared", dir=str(top), instances=[wanted(9)])["msg"]
+    assert "The image iopaint:cpu-v9-abc of the instance cpu is not on the host" in message
+    assert not (top / "cpu").exists()
+
+
+# ---- put back --------------------------------------------------------------------------------------------------------
+
+
+def test_a_release_that_fails_gives_way_to_the_former_one(deploy, state, record, actions):
+    deploy()
+    (former,) = deploy(wanted(2), fails=True)
+    assert (former["id"], former["failed"], former["new"]) == (ONE, TWO, False)
+    assert state() == ({ONE: "current", TWO: "failed"}, ONE)
+    assert record(TWO)["reason"] == "it did not start"
+    assert actions()[-1] == "failed"
+
+
+def test_the_former_one_is_proven_again_and_that_is_in_the_audit_log(deploy, step, record, actions):
+    deploy()
+    former = deploy(wanted(2), fails=True)
+    result = step("kept", former, proofs={"cpu": {"model": "cv2", "latency_ms": 7.0, "pixels": {}}})
+    assert (result["changed"], record(ONE)["proof"]["latency_ms"]) == (False, 7.0)
+    assert actions()[-2:] == ["failed", "put back"]
+
+
+def test_a_first_release_that_fails_has_nothing_to_give_way_to(deploy, state):
+    assert deploy(fails=True) == []
+    assert state()[0] == {ONE: "failed"}
+
+
+def test_a_release_that_failed_is_tried_again_under_a_new_name(deploy, state):
+    deploy()
+    deploy(wanted(2), fails=True)
+    deploy(wanted(2))
+    assert state() == ({ONE: "former", TWO: "failed", "0003-cpu-v2-abc": "current"}, "0003-cpu-v2-abc")
+
+
+def test_an_instance_that_serves_as_before_is_not_put_back(deploy, step):
+    deploy(wanted(), wanted(name="b"))
+    done = step("prepared", [wanted(), wanted(2, name="b")])["instances"]
+    step("switched", done)
+    assert [item["name"] for item in step("back", done, reason="no")["instances"]] == ["b"]
+
+
+# ---- killed in between -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("killed_after", ["prepared", "switched"])
+def test_the_same_play_goes_on(deploy, step, state, killed_after):
+    deploy()
+    done = step("prepared", [wanted(2)])["instances"]
+    if killed_after == "switched":
+        step("switched", done)
+    (done,) = deploy(wanted(2))
+    assert done["before"] == ONE
+    assert state() == ({ONE: "former", TWO: "current"}, TWO)
+
+
+@pytest.mark.parametrize("killed_after", ["prepared", "switched"])
+def test_another_play_takes_its_place_and_can_still_be_put_back(deploy, step, state, killed_after):
+    deploy()
+    done = step("prepared", [wanted(2)])["instances"]
+    if killed_after == "switched":
+        step("switched", done)
+    (former,) = deploy(wanted(3), fails=True)
+    assert former["id"] == ONE
+    assert state() == ({ONE: "current", TWO: "superseded", THREE: "failed"}, ONE)
+
+
+def test_a_switch_that_was_begun_is_taken_back_by_the_former_play(deploy, step, state):
+    deploy()
+    step("switched", step("prepared", [wanted(2)])["instances"])
+    (done,) = deploy(wanted(1))
+    assert (done["id"], done["new"]) == (ONE, True)
+    assert state() == ({ONE: "current", TWO: "superseded"}, ONE)
+
+
+def test_killed_between_the_two_writes_of_kept(deploy, top, record, step, state):
+    deploy()
+    deploy(wanted(2))
+    both = {**record(ONE), "outcome": "current"}
+    (top / "cpu" / "releases" / ONE / "release.json").write_text(json.dumps(both))
+    again = step("prepared", [wanted(2)])["instances"]
+    assert again[0]["new"] is False
+    step("kept", again)
+    assert state() == ({ONE: "former", TWO: "current"}, TWO)
+
+
+def test_killed_after_the_failure_was_recorded_and_before_the_link_went_back(deploy, top, state):
+    deploy()
+    deploy(wanted(2), fails=True)
+    (top / "cpu" / "current").unlink()
+    os.symlink(f"releases/{TWO}", top / "cpu" / "current")
+    (done,) = deploy(wanted(1))
+    assert (done["id"], done["new"]) == (ONE, True)
+    assert state()[1] == ONE
+
+
+def test_what_a_killed_play_left_of_a_folder_is_cleared(deploy, top, state):
+    deploy()
+    (top / "cpu" / "releases" / ".new-abc").mkdir()
+    deploy(wanted(2))
+    assert sorted(os.listdir(top / "cpu" / "releases")) == [ONE, TWO]
+
+
+# ---- rollback --------------------------------------------------------------------------------------------------------
+
+
+def test_back_to_the_former_release_and_to_a_named_one(deploy, state, record):
+    for version in (1, 2, 3):
+        deploy(wanted(version))
+    (done,) = deploy({"name": "cpu"}, to="former")
+    assert (done["id"], done["before"]) == (TWO, THREE)
+    assert state() == ({ONE: "former", TWO: "current", THREE: "former"}, TWO)
+    deploy({"name": "cpu"}, to=THREE)
+    assert state()[1] == THREE
+    deploy({"name": "cpu"}, to=ONE)
+    assert (state()[1], record(ONE)["rolled_back_from"]) == (ONE, THREE)
+
+
+def test_without_names_every_instance_that_has_releases_goes_back(deploy, state):
+    for version in (1, 2):
+        deploy(wanted(version), wanted(version, name="b"))
+    done = deploy(to="former")
+    assert [item["name"] for item in done] == ["b", "cpu"]
+    assert [state(name)[1] for name in ("b", "cpu")] == [ONE, ONE]
+
+
+def test_back_to_what_serves_changes_nothing(deploy, step):
+    deploy()
+    deploy(wanted(2))
+    assert step("prepared", [{"name": "cpu"}], to=TWO)["changed"] is False
+
+
+def test_a_rollback_that_fails_is_put_back(deploy, state):
+    deploy()
+    deploy(wanted(2))
+    (former,) = deploy({"name": "cpu"}, to="former", fails=True)
+    assert former["id"] == TWO
+    assert state() == ({ONE: "failed", TWO: "current"}, TWO)
+
+
+def test_a_rollback_that_was_killed_goes_on(deploy, step, state):
+    deploy()
+    deploy(wanted(2))
+    step("switched", step("prepared", [{"name": "cpu"}], to="former")["instances"])
+    deploy({"name": "cpu"}, to="former")
+    assert state() == ({ONE: "current", TWO: "former"}, ONE)
+
+
+def test_former_of_an_upgrade_that_was_killed_is_what_was_proven_last(deploy, step, state):
+    deploy()
+    step("switched", step("prepared", [wanted(2)])["instances"])
+    deploy({"name": "cpu"}, to="former")
+    assert state() == ({ONE: "current", TWO: "superseded"}, ONE)
+
+
+@pytest.mark.parametrize("to", ["0009-none", "former"])
+def test_an_unknown_release_is_answered_with_what_there_is(deploy, run_module, docker, top, to):
+    deploy()
+    deploy(wanted(2), fails=True)
+    message = run_module(release, failed=True, state="prepared", dir=str(top), instances=[{"name": "cpu"}], to=to)["msg"]
+    assert f"iopaint_rollback_to is '{to}'" in message
+    assert f"cpu: {TWO} (failed, " in message
+    assert f"cpu: {ONE} (current, " in message
+
+
+def test_a_release_whose_image_was_removed_by_hand_is_no_target(deploy, run_module, docker, top, state):
+    deploy()
+    deploy(wanted(2))
+    del docker.images["iopaint:cpu-v1-abc"]
+    message = run_module(release, failed=True, state="prepared", dir=str(top), instances=[{"name": "cpu"}], to=ONE)["msg"]
+    assert f"{ONE} (former" in message
+    assert "its image or its files are gone from this host" in message
+    assert state() == ({ONE: "former", TWO: "current"}, TWO)
+
+
+# ---- images ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_last_releases_keep_their_images_and_others_go(deploy, docker, record, top):
+    docker.have("somebody:else", recipe=None)
+    docker.have("mine/iopaint:kept")  # ours, under a name of the user's own
+    docker.have("iopaint:cpu-latest")
+    for version in (1, 2, 3, 5):
+        deploy(wanted(version), keep=2)
+    ours = sorted(name for name in docker.images if name.startswith("iopaint:cpu-v"))
+    assert ours == [f"iopaint:cpu-v{version}-abc" for version in (3, 5, 6, 7)]  # 6 and 7 were made ahead
+    assert {"somebody:else", "mine/iopaint:kept", "iopaint:cpu-latest"} <= set(docker.images)
+    assert os.listdir(top / "cpu" / "releases" / ONE) == ["release.json"]
+    assert record(ONE)["outcome"] == "former"
+
+
+def test_images_of_another_instance_stay(deploy, docker):
+    deploy(wanted(name="b"))
+    for version in (2, 3, 4):
+        deploy(wanted(version), keep=1)
+    assert "iopaint:cpu-v1-abc" in docker.images
+
+
+def test_an_image_that_a_container_uses_stays_without_a_word(deploy, step, docker):
+    docker.used.add("iopaint:cpu-v2-abc")
+    done = step("prepared", [wanted(3)])["instances"]
+    result = step("kept", done)
+    assert result["pruned"] == ["iopaint:cpu-v1-abc"]
+    assert "warnings" not in result
+
+
+def test_no_image_goes_while_a_record_can_t_be_read(deploy, docker, top):
+    deploy(wanted(name="b"))
+    (top / "b" / "releases" / ONE / "release.json").write_text("{")
+    deploy(wanted(3), keep=1)
+    assert "iopaint:cpu-v2-abc" in docker.images
+
+
+def test_the_build_cache_has_its_limit(step, docker):
+    step("kept", step("prepared", [wanted()])["instances"], build_cache=20_000_000_000)
+    assert ("builder", "prune", "--force", "--keep-storage", "20000000000") in docker.calls
+
+
+def test_a_name_that_may_move_is_held(deploy, docker, record, top):
+    """Else a rollback would start what the name means by then."""
+    docker.have("registry/iopaint:edge", recipe=None)
+    deploy(wanted(image="registry/iopaint:edge"))
+    held = "iopaint-release:cpu-0001-edge"
+    assert record("0001-edge")["image"] == held
+    assert (top / "cpu" / "current" / ".env").read_text().startswith(f"CPU_IMAGE='{held}'\n")
+    assert docker.images[held]["Id"] == "sha256:registry/iopaint:edge"
+
+
+# ---- how long nothing served -----------------------------------------------------------------------------------------
+
+
+def test_the_time_without_service_is_from_the_end_of_the_old_to_the_health_of_the_new(deploy, step, docker, monkeypatch):
+    deploy()
+    monkeypatch.setattr(release, "uptime", lambda: 100.0)
+    done = step("prepared", [wanted(2)])["instances"]
+    step("switched", done)
+    monkeypatch.setattr(release, "uptime", lambda: 110.0)
+    for action, second in (("kill", 1.0), ("die", 1.2), ("health_status: healthy", 4.5)):
+        docker.events.append({"Action": action, "timeNano": int(second * 1e9)})
+    (done,) = step("kept", done)["instances"]
+    assert (done["duration_s"], done["without_service_s"]) == (10.0, 3.5)
+
+
+def test_without_events_it_is_the_whole_switch(deploy, step, monkeypatch):
+    deploy()
+    monkeypatch.setattr(release, "uptime", lambda: 100.0)
+    done = step("prepared", [wanted(2)])["instances"]
+    step("switched", done)
+    monkeypatch.setattr(release, "uptime", lambda: 110.0)
+    assert step("kept", done)["instances"][0]["without_service_s"] == 10.0
+
+
+# ---- damaged records -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", ['{"schema": 1, "id": "00', "", "[]", None])
+def test_a_damaged_record_is_named_and_rebuilt_from_what_runs(deploy, step, docker, top, record, state, content):
+    deploy()
+    path = top / "cpu" / "releases" / ONE / "release.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    docker.running["iopaint-cpu"] = "sha256:iopaint:cpu-v1-abc"
+    result = step("prepared", [wanted()])
+    assert result["rebuilt"] == [f"cpu/{ONE}"]
+    assert any(str(path) in str(warning) for warning in result["warnings"])
+    assert result["instances"][0]["new"] is False
+    assert state() == ({ONE: "current"}, ONE)
+    rebuilt = record(ONE)
+    assert (rebuilt["ref"], rebuilt["image"], rebuilt["url"]) == ("v1", "iopaint:cpu-v1-abc", "http://127.0.0.1:8080")
+    assert rebuilt["environment"] == {"IOPAINT_MODEL": "cv2", "IOPAINT_HF_TOKEN": "***"}
+    assert step("prepared", [wanted()])["changed"] is False
+
+
+def test_rebuilt_records_can_be_gone_back_to(deploy, docker, top, state):
+    deploy()
+    deploy(wanted(2))
+    for name in (ONE, TWO):
+        (top / "cpu" / "releases" / name / "release.json").write_text("{")
+    docker.running["iopaint-cpu"] = "sha256:iopaint:cpu-v2-abc"
+    (done,) = deploy({"name": "cpu"}, to="former")
+    assert done["id"] == ONE
+    assert state() == ({ONE: "current", TWO: "former"}, ONE)
+
+
+def test_a_release_without_record_and_files_has_failed(deploy, step, top, state):
+    deploy()
+    (top / "cpu" / "releases" / "0002-x").mkdir()
+    step("prepared", [wanted()])
+    assert state() == ({ONE: "current", "0002-x": "failed"}, ONE)
+
+
+def test_listing_changes_nothing(deploy, step, top):
+    deploy()
+    (top / "cpu" / "releases" / ONE / "release.json").write_text("{")
+    (listed,) = step("listed", [wanted()])["instances"]
+    assert (listed["current"], listed["damaged"], listed["image_there"]) == (ONE, [ONE], True)
+    assert (top / "cpu" / "releases" / ONE / "release.json").read_text() == "{"
+
+
+def test_the_audit_log_has_a_line_for_each_action(deploy, tmp_path):
+    deploy()
+    lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+    assert {(line["operator"], line["controller"], line["instance"], line["release"]) for line in lines} == {
+        ("ann", "desk", "cpu", ONE)
+    }
+    assert stat.S_IMODE((tmp_path / "audit.log").stat().st_mode) == 0o640
