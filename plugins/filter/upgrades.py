@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: upgrade_table
-short_description: Gives the outcome of an upgrade as the lines of a table
+short_description: Gives the outcome of an upgrade as a table
 version_added: 0.1.0
 description:
   - One line for each instance of each host, with release before and after, outcome, seconds, seconds without service and reason.
@@ -25,9 +25,8 @@ table: "{{ ansible_play_hosts_all | map('extract', hostvars) | iopaint.fleet.upg
 
 RETURN = r"""
 _value:
-  description: The table's lines, the heading first.
-  type: list
-  elements: str
+  description: The table, its heading first; one text, as YAML would break long entries of a list.
+  type: str
 """
 
 HEADING = ("host", "instance", "before", "after", "outcome", "seconds", "no service", "reason")
@@ -42,7 +41,7 @@ def shown(value):
 
 def rows(host, result):
     """Give the cells of one host."""
-    reason = " ".join(str(result.get("reason") or "").split())
+    reason = " ".join("".join(filter(str.isprintable, str(result.get("reason") or "").replace("\n", " "))).split())
     reason = reason if len(reason) <= REASON else reason[: REASON - 1] + "…"
     for instance in result.get("instances") or [{}]:
         gap = instance.get("without_service_s")
@@ -51,12 +50,12 @@ def rows(host, result):
 
 
 def upgrade_table(hosts):
-    """Give the lines of the table."""
+    """Give the table."""
     cells = [list(HEADING)]
     for host in hosts:
         cells += rows(host["inventory_hostname"], host.get("iopaint_upgraded") or untouched(host))
     widths = [max(len(row[column]) for row in cells) for column in range(len(HEADING))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in cells]
+    return "\n".join("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in cells)
 
 
 def untouched(host):

@@ -26,7 +26,8 @@ options:
     required: true
   instances:
     description:
-      - "V(prepared): what is wanted, as the filter C(instance_releases) gives it (or, with O(to), only C(name), none for all that have releases)."
+      - "V(prepared): what is wanted, as the filter C(instance_releases) gives it; with O(to) only C(name) each, or nothing
+        for all that have releases."
       - "V(switched), V(kept), V(back): what V(prepared) returned."
       - "V(listed): the instances, C(name) each."
     type: list

@@ -84,8 +84,8 @@ def test_a_host_that_is_lost_in_its_switch_is_in_the_summary_and_converges(fleet
     run = Killed(*command, **options).until("Each instance runs and is healthy")
     subprocess.run(["docker", "kill", NAMES[2]], check=True, stdout=subprocess.DEVNULL)
     assert run.end() != 0, run.output
-    assert re.search(rf"- {NAMES[HOST]} .* upgraded ", run.output), run.output
-    assert re.search(rf"- {NAMES[2]} .* failed ", run.output), run.output
+    assert re.search(rf"^ +{NAMES[HOST]} .* upgraded ", run.output, re.MULTILINE), run.output
+    assert re.search(rf"^ +{NAMES[2]} .* failed ", run.output, re.MULTILINE), run.output
     assert fleet[HOST].is_settled(kind)
 
     subprocess.run(["docker", "start", NAMES[2]], check=True, stdout=subprocess.DEVNULL)
