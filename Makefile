@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 # Removing a host with an engine inside takes longer than the minute that the modules wait.
 export DOCKER_TIMEOUT := 300
 
-SCENARIO ?= default image gpu provision provision-ubuntu
+SCENARIO ?= default gpu image fleet provision provision-ubuntu
 
 .PHONY: help env demo demo-down lint unit scenarios test bench constraints
 help: ## list the commands

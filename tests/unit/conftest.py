@@ -20,6 +20,7 @@ _AnsibleCollectionFinder(paths=[str(ROOT / "build" / "collections")])._install()
 def on_a_host(monkeypatch):
     """Let modules in this process behave as on a host (warnings in their result) though other tests import the controller."""
     monkeypatch.setattr("ansible.module_utils._internal.is_controller", False)
+    monkeypatch.setattr("ansible.module_utils.common.warnings._global_warnings", {})  # a module's process begins with none
 
 
 @pytest.fixture

@@ -249,7 +249,7 @@ def test_a_play_stops_before_its_first_change(tmp_path):
     )
     assert done.returncode == 2, done.stderr
     assert (
-        "Nothing was changed. iopaint_image_variants[1] is 'tpu', accepted: cpu; "
+        "Nothing was changed. iopaint_image_variants[1] is 'tpu', accepted: cpu, gpu; "
         "iopaint_pids is 'many', accepted: a whole number; "
         "iopaint_memmory is no variable of this collection (nearest: iopaint_memory)."
     ) in done.stdout + done.stderr
