@@ -18,6 +18,7 @@ import shutil
 import tempfile
 
 from ansible_collections.iopaint.fleet.plugins.module_utils.audit import now
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import write
 
 SCHEMA = 1
 RECORD = "release.json"
@@ -68,21 +69,6 @@ def read(path):
     """Give a file's text."""
     with open(path, encoding="utf-8", newline="") as stream:
         return stream.read()
-
-
-def write(path, content, mode=0o644):
-    """Put the text in the file's place in one step."""
-    descriptor, candidate = tempfile.mkstemp(dir=os.path.dirname(path))
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
-            stream.write(content)
-            os.fchmod(descriptor, mode)
-            stream.flush()
-            os.fsync(descriptor)
-        os.replace(candidate, path)
-    except OSError:
-        os.unlink(candidate)
-        raise
 
 
 class Releases:

@@ -78,9 +78,9 @@ written:
 import os
 import re
 import stat
-import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import write
 
 
 def read(path):
@@ -105,21 +105,6 @@ def make_folder(path, owner):
     os.makedirs(path, mode=0o755, exist_ok=True)
     if owner is not None:
         os.chown(path, owner, owner)
-
-
-def write(path, content, mode):
-    """Put the text in the file's place in one step."""
-    descriptor, candidate = tempfile.mkstemp(dir=os.path.dirname(path))
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
-            stream.write(content)
-            os.fchmod(descriptor, mode)
-            stream.flush()
-            os.fsync(descriptor)
-        os.replace(candidate, path)
-    except OSError:
-        os.unlink(candidate)
-        raise
 
 
 def difference(path, item, before, modes):

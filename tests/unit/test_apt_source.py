@@ -119,9 +119,9 @@ SAME_ONLY = apt_sources.unwanted([DOCKER], ["trixie"], [], "amd64")
     ],
 )
 def test_an_unwanted_line_goes(line):
-    text = f"# mine\ndeb http://deb.debian.org/debian trixie main\n{line}\n"
+    text = f"# mine\ndeb http://archive.example.org/debian trixie main\n{line}\n"
     cleaned = apt_sources.clean("x.list", text, WANTED, "amd64")
-    assert cleaned == ("# mine\ndeb http://deb.debian.org/debian trixie main\n", [line.strip()], False)
+    assert cleaned == ("# mine\ndeb http://archive.example.org/debian trixie main\n", [line.strip()], False)
     assert apt_sources.clean("x.list", f"# note\n\n{line}", WANTED, "amd64").empty
 
 
@@ -145,7 +145,7 @@ def test_without_replaces_only_the_very_source_goes():
     assert apt_sources.clean("x.list", text, SAME_ONLY, "amd64").text == f"deb {DOCKER} bookworm stable\n"
 
 
-BASE = "Types: deb\nURIs: http://deb.debian.org/debian\nSuites: trixie\nComponents: main\nSigned-By:\n -----BEGIN\n .\n x\n"
+BASE = "Types: deb\nURIs: http://archive.example.org/debian\nSuites: trixie\nComponents: main\nSigned-By:\n -----BEGIN\n .\n x\n"
 
 
 @pytest.mark.parametrize(

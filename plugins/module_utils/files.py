@@ -1,0 +1,22 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Text files, written in one step or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+
+def write(path, content, mode=0o644):
+    """Put the text in the file's place in one step; an OSError leaves the file as it was."""
+    descriptor, candidate = tempfile.mkstemp(dir=os.path.dirname(path))
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
+            stream.write(content)
+            os.fchmod(descriptor, mode)
+            stream.flush()
+            os.fsync(descriptor)
+        os.replace(candidate, path)
+    except OSError:
+        os.unlink(candidate)
+        raise
