@@ -277,8 +277,9 @@ class Steps:
 
     def show(self, store, record, files, before):
         """Add to the diff what the new release changes."""
-        old = store.files(before) if before and before in store.records else {}
-        for name, content in sorted(files.items()):
+        former = store.records.get(before)
+        old = {**store.files(before), "image": former["image"] + "\n"} if former else {}
+        for name, content in sorted({**files, "image": record["image"] + "\n"}.items()):
             texts = [old.get(name, ""), content]
             if texts[0] == texts[1]:
                 continue

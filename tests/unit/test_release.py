@@ -225,6 +225,8 @@ def test_check_mode_says_what_would_change_and_writes_nothing(step, deploy, top)
         True,
         True,
     )
+    (shown,) = step("prepared", [wanted(2)], check=True, diff=True)["diff"]
+    assert (shown["before"], shown["after"]) == ("iopaint:cpu-v1-abc\n", "iopaint:cpu-v2-abc\n")
     assert step("prepared", [wanted()], check=True)["changed"] is False
     assert len(os.listdir(top / "cpu" / "releases")) == 1
 

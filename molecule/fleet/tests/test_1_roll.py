@@ -30,6 +30,14 @@ def test_the_same_again_changes_nothing(fleet):
     print(f"an idle upgrade of three hosts took {run.seconds:.1f} s")
 
 
+def test_a_dry_run_says_what_would_change_and_changes_nothing(fleet):
+    before = [(host.container(), host.outcomes()) for host in fleet]
+    run = play("playbooks/upgrade.yml", "--check", "--diff", **image("v2"), iopaint_upgrade_batches=["100%"])
+    assert run.rc == 0, run.output
+    assert run.says("-iopaint:cpu-v1-standin", "+iopaint:cpu-v2-standin"), run.output
+    assert [(host.container(), host.outcomes()) for host in fleet] == before
+
+
 def test_a_host_that_fails_is_put_back_and_the_roll_stops(fleet):
     """The canary crashes at its start: hosts two and three are not touched."""
     before = [host.container() for host in fleet]
