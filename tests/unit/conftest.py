@@ -6,9 +6,14 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
+
+# How long an example takes is the machine's affair and no fault of the code.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parents[2]
 
