@@ -59,6 +59,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Do
 
 WRONG_OPTIONS = os.EX_USAGE
 PREFIX = "entrypoint: "
+ENGINE_FAILED = 125  # docker's own: the container did not come up, which a busy host can do once
 
 
 def ask_source(module, instance):
@@ -83,7 +84,10 @@ def ask_image(module, docker, instance):
     variables = [word for name in environment for word in ("-e", name)]  # values may be secret: in no process list
     mount = ["-v", f"{module.params['models']}:/app/models:ro"] if os.path.isdir(module.params["models"]) else []
     command = ["run", "--rm", "--network", "none", *mount, *variables, instance["image"], "check"]
-    rc, _out, err = docker.run(*command, environ_update=environment)
+    for _attempt in range(3):
+        rc, _out, err = docker.run(*command, environ_update=environment)
+        if rc != ENGINE_FAILED:
+            break
     return rc, err
 
 
