@@ -12,7 +12,17 @@ description:
   - The immutable tag is made of the source's revision and a digest of the recipe (its files, the base image and the
     arguments). Where an image of that tag is on the host nothing is built.
   - The tags C(VARIANT-REF) and C(VARIANT-latest) are pointed at it.
+  - In a play the build runs in the background of the host, and its steps are shown as they end. A build whose control node
+    is lost goes on to its end, and the next play finds the image.
 options:
+  build:
+    description: Whether an image that is missing is built; with C(false), RV(needed) says that it is missing.
+    type: bool
+    default: true
+  timeout:
+    description: Seconds after which a build that runs in the background is stopped.
+    type: int
+    default: 10800
   recipe:
     description: Folder C(docker/) of the collection, on the host.
     type: path
@@ -66,10 +76,16 @@ options:
     type: int
     default: 0
   log:
-    description: File on the host that takes the build's full log.
+    description: File on the host that takes the build's full log. One build at a time holds it, another waits.
     type: path
     required: true
 attributes:
+  action:
+    support: full
+    description: Shows the steps of the build while it runs.
+  async:
+    support: none
+    description: The action runs a build in the background by itself.
   check_mode:
     support: full
     description: Says whether an image would be built.
@@ -109,10 +125,26 @@ built:
   description: Whether a build ran.
   type: bool
   returned: success
+needed:
+  description: Whether the image is missing and was not built.
+  type: bool
+  returned: O(build=false)
 seconds:
   description: Time of the build, 0 where none ran.
   type: float
   returned: success
+steps:
+  description: Steps of the build.
+  type: int
+  returned: where a build ran
+cached:
+  description: How many of them came from the cache.
+  type: int
+  returned: where a build ran
+downloaded:
+  description: Bytes that the steps say they downloaded.
+  type: int
+  returned: where a build ran
 size:
   description: Bytes, as C(docker image inspect) has them.
   type: int
@@ -124,6 +156,7 @@ recipe_digest:
 """
 
 import datetime
+import fcntl
 import hashlib
 import json
 import os
@@ -131,6 +164,7 @@ import re
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils.build_log import BuildLog
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 
 # Parts of the recipe that an image is not made of.
@@ -168,7 +202,7 @@ def check_disk(module, docker):
 
 
 def bake(module, docker, immutable, digest):
-    """Run the build; fail the module with the end of the log. Gives the seconds it took."""
+    """Run the build, unless another play has just done so; fail the module with the end of the log. Gives what is known of it."""
     params = module.params
     env = {
         **{name: str(value) for name, value in params["variables"].items()},
@@ -187,23 +221,31 @@ def bake(module, docker, immutable, digest):
     }
     command = ["buildx", "bake", "-f", "docker-bake.hcl", "--progress", "plain", "--load", params["variant"]]
     command += ["--set", f"{params['variant']}.context={params['recipe']}"]
-    start = time.monotonic()
-    rc, out, err = docker.run(*command, cwd=params["recipe"], environ_update=env)
-    with open(params["log"], "w", encoding="utf-8") as stream:
-        stream.write(out + err)
+    with open(params["log"], "a+", encoding="utf-8", errors="replace") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        if docker.image(immutable):
+            return {"built": False}
+        log.truncate(0)
+        start = time.monotonic()
+        rc = docker.log(log, *command, cwd=params["recipe"], env=env)
+        seconds = round(time.monotonic() - start, 1)
+        log.seek(0)
+        text = log.read()
     if rc != 0:
-        lines = [line for line in (out + err).splitlines() if line.strip()]
         module.fail_json(
             msg=f"The build of {immutable} failed; nothing that runs was touched. "
-            f"The full log is on the host in {params['log']}. Its end:\n" + "\n".join(lines[-25:])
+            f"The full log is on the host in {params['log']}. Its end:\n"
+            + "\n".join([line for line in text.splitlines() if line.strip()][-25:])
         )
-    return time.monotonic() - start
+    return {"built": True, "seconds": seconds, **BuildLog(text).summary()}
 
 
 def main():
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
+            "build": {"type": "bool", "default": True},
+            "timeout": {"type": "int", "default": 10800},
             "recipe": {"type": "path", "required": True},
             "source": {"type": "path", "required": True},
             "variant": {"type": "str", "required": True},
@@ -238,9 +280,11 @@ def main():
     image = docker.image(immutable)
     if image is None:
         check_disk(module, docker)
+        if not params["build"]:
+            module.exit_json(changed=False, needed=True, **result)
         if module.check_mode:
             module.exit_json(changed=True, **{**result, "built": True})
-        result.update(built=True, seconds=round(bake(module, docker, immutable, digest), 1))
+        result.update(bake(module, docker, immutable, digest))
         image = docker.image(immutable)
     changed = result["built"]
     for alias in aliases:
