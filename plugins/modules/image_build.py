@@ -75,6 +75,18 @@ options:
     description: Bytes that must be free where the engine keeps its data before a build begins.
     type: int
     default: 0
+  attestations:
+    description:
+      - What is attached to the image, as in-toto statements. C(provenance) says how it was built, C(sbom) what is in it (SPDX).
+      - The engine needs the containerd image store for it; its other store has no place for them, and the module fails.
+    type: list
+    elements: str
+    choices: [provenance, sbom]
+    default: []
+  sbom_generator:
+    description: Image that lists the packages for C(sbom).
+    type: str
+    default: docker/buildkit-syft-scanner:stable-1
   log:
     description: File on the host that takes the build's full log. One build at a time holds it, another waits.
     type: path
@@ -201,6 +213,22 @@ def check_disk(module, docker):
         )
 
 
+def attesting(module, docker):
+    """Give the options of bake that attach what is asked for; fail the module where the engine can't keep it."""
+    wanted = module.params["attestations"]
+    if not wanted:
+        return []
+    store = docker.info("{{json .DriverStatus}}")
+    if "io.containerd.snapshotter" not in store:
+        module.fail_json(
+            msg=f"iopaint_image_attestations is {', '.join(wanted)}, and the image store of this engine can't keep attestations. "
+            "Switch it to the containerd image store (docker_daemon_settings: {features: {containerd-snapshotter: true}}, which "
+            "hides the images and containers of the present store), or empty iopaint_image_attestations. Nothing was built."
+        )
+    options = {"provenance": "--provenance=mode=max", "sbom": f"--sbom=generator={module.params['sbom_generator']}"}
+    return [options[name] for name in wanted]
+
+
 def bake(module, docker, immutable, digest):
     """Run the build, unless another play has just done so; fail the module with the end of the log. Gives what is known of it."""
     params = module.params
@@ -220,7 +248,7 @@ def bake(module, docker, immutable, digest):
         "SOURCE_DATE_EPOCH": str(params["epoch"] or ""),
     }
     command = ["buildx", "bake", "-f", "docker-bake.hcl", "--progress", "plain", "--load", params["variant"]]
-    command += ["--set", f"{params['variant']}.context={params['recipe']}"]
+    command += ["--set", f"{params['variant']}.context={params['recipe']}", *attesting(module, docker)]
     with open(params["log"], "a+", encoding="utf-8", errors="replace") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
         if docker.image(immutable):
@@ -259,13 +287,16 @@ def main():
             "wheelhouse": {"type": "str", "default": ""},
             "epoch": {"type": "int", "default": 0},
             "min_free": {"type": "int", "default": 0},
+            "attestations": {"type": "list", "elements": "str", "choices": ["provenance", "sbom"], "default": []},
+            "sbom_generator": {"type": "str", "default": "docker/buildkit-syft-scanner:stable-1"},
             "log": {"type": "path", "required": True},
         },
         supports_check_mode=True,
     )
     params = module.params
     docker = Docker(module)
-    digest = recipe_digest(params["recipe"], params["variant"], params["base_id"], params["variables"])
+    attested = {"attestations": sorted(params["attestations"])} if params["attestations"] else {}
+    digest = recipe_digest(params["recipe"], params["variant"], params["base_id"], {**params["variables"], **attested})
     prefix = f"{params['repository']}:{params['variant']}-"
     immutable = f"{prefix}{tag_of(params['revision'])[:12]}-{digest[:12]}"
     aliases = [prefix + tag_of(params["ref"]), prefix + "latest"]
