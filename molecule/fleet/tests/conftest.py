@@ -46,6 +46,11 @@ class Host:
         (found,) = self("docker ps -aq").split()
         return self(f"docker inspect --format '{{{{.Id}}}} {{{{.State.StartedAt}}}}' {found}")
 
+    def container_of(self, project):
+        """The same of the only container of a compose project."""
+        (found,) = self(f"docker ps -aq --filter label=com.docker.compose.project={project}").split()
+        return self(f"docker inspect --format '{{{{.Id}}}} {{{{.State.StartedAt}}}}' {found}")
+
     def current(self):
         """The release that the link names."""
         return self(f"readlink {INSTANCE}/current").removeprefix("releases/")
