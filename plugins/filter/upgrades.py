@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from ansible_collections.iopaint.fleet.plugins.plugin_utils import tables
+
 DOCUMENTATION = r"""
 name: upgrade_table
 short_description: Gives the outcome of an upgrade as a table
@@ -31,22 +33,15 @@ _value:
 
 HEADING = ("host", "instance", "before", "after", "outcome", "seconds", "no service", "reason")
 FAILURES = ("failed", "put back")
-REASON = 90  # the whole of it is in the play's output and in the host's audit log
-
-
-def shown(value):
-    """Give a cell's text."""
-    return "-" if value in (None, "") else f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
 def rows(host, result):
     """Give the cells of one host."""
-    reason = " ".join("".join(filter(str.isprintable, str(result.get("reason") or "").replace("\n", " "))).split())
-    reason = reason if len(reason) <= REASON else reason[: REASON - 1] + "…"
+    reason = tables.cut(tables.one_line(result.get("reason")))
     for instance in result.get("instances") or [{}]:
         gap = instance.get("without_service_s")
         cells = [instance.get("name"), instance.get("before"), instance.get("after"), result["outcome"], result.get("seconds")]
-        yield [host, *map(shown, [*cells, None if gap is None else f"{gap:.1f} s", reason])]
+        yield [host, *map(tables.shown, [*cells, None if gap is None else f"{gap:.1f} s", reason])]
 
 
 def upgrade_table(hosts):
@@ -54,8 +49,7 @@ def upgrade_table(hosts):
     cells = [list(HEADING)]
     for host in hosts:
         cells += rows(host["inventory_hostname"], host.get("iopaint_upgraded") or untouched(host))
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADING))]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in cells)
+    return tables.aligned(cells)
 
 
 def untouched(host):
