@@ -17,9 +17,7 @@ class ActionModule(ActionBase):
         wanted = self._task.args.get("instances") or []
         arguments = {key: value for key, value in self._task.args.items() if key != "instances"}  # options may be secret
         try:
-            result = self._execute_module(
-                module_name="iopaint.fleet.instance_status", module_args=arguments, task_vars=task_vars
-            )
+            result = self._execute_module(module_name="iopaint.fleet.instance_status", module_args=arguments, task_vars=task_vars)
         except AnsibleConnectionFailure as error:
             return {"changed": False, "state": "unreachable", "reason": status.one_line(error)}
         except AnsibleError as error:

@@ -13,6 +13,7 @@ from ansible_collections.iopaint.fleet.plugins.plugin_utils import status
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "roles" / "iopaint" / "templates"
+OF_HOST = ("driver", "disk", "lock")  # the page has a second table, of the hosts
 
 
 def page(fleet):
@@ -22,7 +23,8 @@ def page(fleet):
     )
     environment.filters["room"] = status.room
     template = environment.get_template("status.html.j2")
-    return template.render(fleet=fleet, rows=status.every_row(fleet), columns=status.COLUMNS, summary=status.summary(fleet))
+    columns = [column for column in status.COLUMNS if column not in OF_HOST]
+    return template.render(fleet=fleet, rows=status.every_row(fleet), columns=columns, summary=status.summary(fleet))
 
 
 class ActionModule(ActionBase):

@@ -185,14 +185,7 @@ class Look:
             "proof": record.get("proof"),
             "devices": record.get("devices") or [],
             "url": record.get("url"),
-            "container": {
-                "name": container["Name"].lstrip("/"),
-                "image_id": container.get("Image"),
-                "started": None if container["State"].get("StartedAt", "").startswith(ZERO_TIME) else container["State"]["StartedAt"],
-                "restarts": container.get("RestartCount", 0),
-            }
-            if container
-            else None,
+            "container": about(container) if container else None,
         }
 
     def notes(self, store, record, container):
@@ -222,13 +215,27 @@ class Look:
         """Give room and size of the file systems that fill up."""
         found = []
         for purpose, path in (("engine", engine["root"]), ("data", self.params["data_dir"])):
-            while path and path != "/" and not os.path.isdir(path):
-                path = os.path.dirname(path)  # where it will be
             if path:
-                stat = os.statvfs(path)
+                stat = os.statvfs(existing(path))
                 free, total = stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
                 found.append({"purpose": purpose, "path": path, "free": free, "total": total})
         return found
+
+
+def about(document):
+    """Give what is told of a container; document: the engine's of it."""
+    started = document["State"].get("StartedAt", ZERO_TIME)
+    return {
+        "name": document["Name"].lstrip("/"),
+        "image_id": document.get("Image"),
+        "started": None if started.startswith(ZERO_TIME) else started,
+        "restarts": document.get("RestartCount", 0),
+    }
+
+
+def existing(path):
+    """Give a folder, or the one above it in which it would be made."""
+    return path if os.path.isdir(path) or path == "/" else existing(os.path.dirname(path))
 
 
 def of_container(document):
@@ -241,7 +248,11 @@ def of_container(document):
         wrong = [f"Its health check says: {said[0]}"] if health.get("Status") == "unhealthy" and said else []
         return health.get("Status") or "running", wrong
     memory = ", out of memory" if state.get("OOMKilled") else ""
-    wrong = [f"Its container ended with status {state.get('ExitCode')}{memory}."] if status in ("exited", "restarting", "dead") else []
+    wrong = (
+        [f"Its container ended with status {state.get('ExitCode')}{memory}."]
+        if status in ("exited", "restarting", "dead")
+        else []
+    )
     return status, wrong + ([state["Error"]] if state.get("Error") else [])
 
 

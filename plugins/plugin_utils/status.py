@@ -29,6 +29,15 @@ LEVELS = ("unreachable", "broken", "attention", "ok")  # the worst first, as the
 SERVING = ("healthy", "running")
 ON_THE_WAY = ("starting",)
 NOTHING = {"release": None, "since": None, "proof": None, "devices": [], "url": None, "container": None}
+UNKNOWN = {  # of a host that could not be looked at
+    "notes": [],
+    "instances": [],
+    "time": None,
+    "engine": dict.fromkeys(("state", "reason", "version", "root")),
+    "gpu": {"gpus": [], **dict.fromkeys(("driver_version", "problem", "advice"))},
+    "disks": [],
+    "lock": None,
+}
 
 
 # ---- what is wanted --------------------------------------------------------------------------------------------------
@@ -50,7 +59,12 @@ def compared(found, wanted):
         done.append({**instance, "listed": listed, "notes": [*instance["notes"], *more]})
     for entry in wanted:
         if not any(stands_for(entry, instance["name"]) for instance in found):
-            about = {"name": str(entry.get("name")), "variant": entry.get("variant", "cpu"), "state": "not deployed", "listed": True}
+            about = {
+                "name": str(entry.get("name")),
+                "variant": entry.get("variant", "cpu"),
+                "state": "not deployed",
+                "listed": True,
+            }
             done.append({**about, **NOTHING, "problems": ["It is in iopaint_instances and was not deployed yet."], "notes": []})
     return done
 
@@ -61,7 +75,7 @@ def compared(found, wanted):
 def document(hosts, minimum, time=None):
     """Give what is known of the fleet, the worst first.
 
-    hosts: result of instance_status by host, None for one that was not looked at. minimum: bytes that ought to be free on its disks.
+    hosts: result of instance_status by host, None for one that was not looked at. minimum: bytes that ought to be free on disks.
     """
     known = [of_host(name, result, minimum) for name, result in hosts.items()]
     known.sort(key=lambda host: (LEVELS.index(host["level"]), host["host"]))
@@ -86,8 +100,7 @@ def of_host(name, result, minimum):
         state = (result or {}).get("state", "failed")
         reason = (result or {}).get("reason") or "It was not looked at; the play's output says why."
         level = "unreachable" if state == "unreachable" else "broken"
-        empty = {"time": None, "engine": None, "gpu": None, "disks": [], "lock": None}
-        return {"host": name, "level": level, "own_level": level, "state": state, "problems": [reason], "notes": [], "instances": [], **empty}
+        return {**UNKNOWN, "host": name, "level": level, "own_level": level, "state": state, "problems": [reason]}
     engine, instances = result["engine"], [of_instance(instance) for instance in result["instances"]]
     problems = [] if engine["state"] == "running" else [f"The Docker engine is {engine['state']}: {one_line(engine['reason'])}"]
     notes = host_notes(result, minimum) + ([] if instances else ["No instance is here, and none is wanted."])
@@ -119,11 +132,8 @@ def of_instance(instance):
 
 def host_notes(result, minimum):
     """Give what is odd about a host and does not keep it from serving."""
-    notes = [
-        f"{disk['free'] / 1e9:.1f} GB are free at {disk['path']}; iopaint_upgrade_min_free_gb asks for {minimum / 1e9:g}."
-        for disk in result["disks"]
-        if disk["free"] < minimum
-    ]
+    tight = [f"{disk['free'] / 1e9:.1f} GB at {disk['path']}" for disk in result["disks"] if disk["free"] < minimum]
+    notes = [f"Free are {' and '.join(tight)}; iopaint_upgrade_min_free_gb asks for {minimum / 1e9:g}."] if tight else []
     if result["gpu"]["problem"] not in ("none", "no_gpu"):
         notes.append(result["gpu"]["advice"])
     lock = result["lock"]
@@ -179,20 +189,21 @@ def room(disk):
 
 def rows(host):
     """Give the rows of one host, a dictionary of texts each; what is said of the host itself stands in the first."""
-    gpu = host["gpu"] or {"gpus": [], "driver_version": None}
+    gpu = host["gpu"]
     tight = min(host["disks"], key=lambda disk: disk["free"], default=None)
     lock = host["lock"]
     about = {
+        **dict.fromkeys(COLUMNS),
         "host": host["host"],
         "driver": gpu["driver_version"],
         "disk": tight and room(tight),
         "lock": lock and f"{lock.get('play') or 'a play'} by {lock.get('operator')}",
     }
-    said = [*host["problems"], *host["notes"]]
+    said = " ".join([*host["problems"], *host["notes"]])
     for instance in host["instances"] or [None]:
         if instance is None:
             names = ", ".join(dict.fromkeys(str(one["name"]) for one in gpu["gpus"]))
-            yield {**about, "level": host["own_level"], "health": host["state"], "gpu": names, "note": " ".join(said)}
+            yield {**about, "level": host["own_level"], "health": host["state"], "gpu": names, "note": said, "own_note": said}
             continue
         proof, release = instance["proof"] or {}, instance["release"] or {}
         latency = proof.get("latency_ms")
@@ -207,9 +218,10 @@ def rows(host):
             "proof": age(proof.get("time"), host["time"]),
             "latency": None if latency is None else f"{latency:.0f} ms",
             "gpu": gpu_of(instance, gpu["gpus"]),
-            "note": " ".join([*said, *instance["problems"], *instance["notes"]]),
+            "own_note": " ".join([*instance["problems"], *instance["notes"]]),
+            "note": " ".join([*instance["problems"], *instance["notes"], said]).strip(),
         }
-        said = []
+        said = ""
 
 
 def every_row(fleet):
@@ -220,13 +232,12 @@ def every_row(fleet):
 
 def table(fleet):
     """Give the table of a document, its heading first."""
-    cells = [[cut(one_line(shown(row.get(column)))) for column in COLUMNS] for row in every_row(fleet)]
+    cells = [[cut(one_line(shown(row[column]))) for column in COLUMNS] for row in every_row(fleet)]
     return aligned([list(COLUMNS), *cells])
 
 
 def summary(fleet):
     """Give a document in one sentence."""
     counts = fleet["summary"]
-    bad = [f"{counts[key]} {word}" for key, word in (("broken", "broken"), ("unreachable", "hosts unreachable")) if counts[key]]
     what = f"{counts['serving']} of {counts['instances']} instances on {counts['hosts']} hosts serve"
-    return ", ".join([what, *bad]) + "."
+    return f"{what}; broken: {counts['broken']}, unreachable hosts: {counts['unreachable']}."
