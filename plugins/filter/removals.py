@@ -45,6 +45,8 @@ def removal_summary(result, dry=False):
     lines = [f"{verb}{names}: {what}." if what else "Nothing to remove."]
     if result["remaining"]:
         lines.append(f"Still here: {', '.join(result['remaining'])}.")
+    if result["kept"]:
+        lines.append(f"Images that stay, as a container of somebody else's was made from them: {', '.join(result['kept'])}.")
     if result["data"] and not (dry and counts["data"]):
         lines.append(f"Data stays: {', '.join(result['data'])} (iopaint_remove_data).")
     return "\n".join(lines)

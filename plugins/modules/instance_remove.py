@@ -91,6 +91,11 @@ remaining:
   type: list
   elements: str
   returned: always
+kept:
+  description: Images of ours that stay, as a container of somebody else's was made from them.
+  type: list
+  elements: str
+  returned: always
 data:
   description: Folders with data that stay.
   type: list
@@ -161,6 +166,7 @@ class Removal:
         self.remaining = [name for name in self.present if name not in self.chosen]
         self.stores = {name: releases.Releases(self.top, name) for name in self.present}
         going = {document["Id"] for name in self.chosen for document in self.held.get(name, [])}
+        self.kept = []
         self.in_use = {document["Image"] for document in held if document["Id"] not in going}
 
     def engine(self):
@@ -244,22 +250,24 @@ class Removal:
             self.module.warn("No image was removed, as there are records of releases that stay and can't be read.")
             return []
         records = {name: list(store.records.values()) for name, store in self.stores.items()}
-        needed = {record.get("image_id") for name in self.remaining for record in records[name]} | self.in_use
+        of_remaining = {record.get("image_id") for name in self.remaining for record in records[name]}
         had = {record.get("image_id") for name in self.chosen for record in records[name]}
         had |= {document["Image"] for name in self.chosen for document in self.held.get(name, [])}
         ours = images.repositories(record for every in records.values() for record in every)
         names = []
         for image in images.find(self.docker):
-            if image["Id"] in needed:
+            if not self.everything and image["Id"] not in had:
                 continue
-            if self.everything or image["Id"] in had:
+            if image["Id"] in self.in_use - of_remaining:
+                self.kept += names_of(image, ours)
+            elif image["Id"] not in of_remaining:
                 names += names_of(image, ours)
         if self.everything:
             for repository in BASES:
                 _rc, out, _err = self.docker.run(
                     "images", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}", repository
                 )
-                names += [line.split()[1] for line in out.splitlines() if line.split()[0] not in needed]
+                names += [line.split()[1] for line in out.splitlines() if line.split()[0] not in self.in_use]
         return names
 
     def data(self):
@@ -358,8 +366,9 @@ def main():
                 removed.append(line)
         removed += list(removal.empty_folders())
         if removed and not module.check_mode and not (params["log"] and removal.everything):
-            counts = {kind: sum(line.startswith(f"{kind} ") for line in removed) for kind in ("container", "image", "data")}
-            audit.append(params["audit"], "removed", params["owner"], instances=removal.chosen, **counts)
+            count = {f"{kind}s": sum(line.startswith(f"{kind} ") for line in removed) for kind in ("container", "image")}
+            data = [line.partition(" ")[2] for line in removed if line.startswith("data ")]
+            audit.append(params["audit"], "removed", params["owner"], instances=removal.chosen, data=data or None, **count)
     except OSError as error:
         module.fail_json(
             msg=f"The removal was broken off: {error}. Removed until then: {', '.join(removed) or 'nothing'}. Run it again.",
@@ -376,6 +385,7 @@ def main():
         removed=removed,
         instances=removal.chosen,
         remaining=removal.remaining,
+        kept=removal.kept,
         data=[path for path in (os.path.join(params["data_dir"], name) for name in ("models", "outputs")) if listed(path)],
         **({"diff": diff} if module._diff and removed else {}),
     )
