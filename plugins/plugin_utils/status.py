@@ -25,7 +25,7 @@ COLUMNS = (
     "lock",
     "note",
 )
-LEVELS = ("unreachable", "broken", "attention", "ok")  # the worst first, as the rows are sorted
+LEVELS = ("unseen", "broken", "attention", "ok")  # the worst first, as the rows are sorted
 SERVING = ("healthy", "running")
 ON_THE_WAY = ("starting",)
 NOTHING = {"release": None, "since": None, "proof": None, "devices": [], "url": None, "container": None}
@@ -85,7 +85,7 @@ def document(hosts, minimum, time=None):
         "time": time or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "summary": {
             "hosts": len(known),
-            "unreachable": sum(host["level"] == "unreachable" for host in known),
+            "unseen": sum(host["level"] == "unseen" for host in known),
             "instances": len(instances),
             "serving": sum(instance["state"] in SERVING for instance in instances),
             "broken": sum(instance["level"] == "broken" for instance in instances),
@@ -99,8 +99,7 @@ def of_host(name, result, minimum):
     if result is None or result["state"] != "ok":
         state = (result or {}).get("state", "failed")
         reason = (result or {}).get("reason") or "It was not looked at; the play's output says why."
-        level = "unreachable" if state == "unreachable" else "broken"
-        return {**UNKNOWN, "host": name, "level": level, "own_level": level, "state": state, "problems": [reason]}
+        return {**UNKNOWN, "host": name, "level": "unseen", "own_level": "unseen", "state": state, "problems": [reason]}
     engine, instances = result["engine"], [of_instance(instance) for instance in result["instances"]]
     problems = [] if engine["state"] == "running" else [f"The Docker engine is {engine['state']}: {one_line(engine['reason'])}"]
     notes = host_notes(result, minimum) + ([] if instances else ["No instance is here, and none is wanted."])
@@ -240,4 +239,4 @@ def summary(fleet):
     """Give a document in one sentence."""
     counts = fleet["summary"]
     what = f"{counts['serving']} of {counts['instances']} instances on {counts['hosts']} hosts serve"
-    return f"{what}; broken: {counts['broken']}, unreachable hosts: {counts['unreachable']}."
+    return f"{what}; broken: {counts['broken']}, hosts that could not be looked at: {counts['unseen']}."

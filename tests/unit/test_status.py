@@ -121,14 +121,14 @@ def test_the_worst_comes_first_whichever_host_it_is_on():
     found = [(line["host"], line["instance"], line["health"]) for line in lines(document)]
     assert found == [
         ("lost", "-", "unreachable"),
+        ("never", "-", "failed"),
         ("a", "second", "unhealthy"),
         ("c", "cpu", "unknown"),
-        ("never", "-", "failed"),
         ("b", "cpu", "healthy"),
         ("a", "cpu", "healthy"),
     ]
-    assert document["summary"] == {"hosts": 5, "unreachable": 1, "instances": 4, "serving": 2, "broken": 2}
-    assert status.summary(document) == "2 of 4 instances on 5 hosts serve; broken: 2, unreachable hosts: 1."
+    assert document["summary"] == {"hosts": 5, "unseen": 2, "instances": 4, "serving": 2, "broken": 2}
+    assert status.summary(document) == "2 of 4 instances on 5 hosts serve; broken: 2, hosts that could not be looked at: 2."
 
 
 def test_what_is_said_of_a_host_stands_in_its_first_line_only():
@@ -222,7 +222,7 @@ def test_the_files_say_what_the_table_says(report, tmp_path):
     assert (document["schema"], [host["host"] for host in document["hosts"]]) == (1, ["lost", "one"])
     assert document["hosts"][1]["instances"][0]["proof"]["latency_ms"] == 390.6
     assert (result["changed"], result["wrong"]) == (False, {"lost": [LOST["reason"]]})
-    assert result["table"].endswith("1 of 1 instances on 2 hosts serve; broken: 0, unreachable hosts: 1.")
+    assert result["table"].endswith("1 of 1 instances on 2 hosts serve; broken: 0, hosts that could not be looked at: 1.")
 
 
 def test_a_dry_run_and_an_empty_folder_write_nothing(report, tmp_path, monkeypatch):
