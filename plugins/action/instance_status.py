@@ -7,6 +7,8 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import status
 
+PREFIX = "Failed to connect to the host via ssh: "  # ssh says as much in fewer words
+
 
 class ActionModule(ActionBase):
     """Compares what is on the host with what is wanted."""
@@ -19,7 +21,7 @@ class ActionModule(ActionBase):
         try:
             result = self._execute_module(module_name="iopaint.fleet.instance_status", module_args=arguments, task_vars=task_vars)
         except AnsibleConnectionFailure as error:
-            return {"changed": False, "state": "unreachable", "reason": status.one_line(error)}
+            return {"changed": False, "state": "unreachable", "reason": status.one_line(error).removeprefix(PREFIX)}
         except AnsibleError as error:
             return {"changed": False, "state": "failed", "reason": status.one_line(error)}
         if result.get("unreachable"):

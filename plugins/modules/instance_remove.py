@@ -103,7 +103,6 @@ data:
   returned: always
 """
 
-import errno
 import json
 import os
 import re
@@ -128,15 +127,7 @@ def delete(path):
         for name in os.listdir(path):
             delete(os.path.join(path, name))
     else:
-        for name in os.listdir(path):
-            inner = os.path.join(path, name)
-            if os.path.isdir(inner) and not os.path.islink(inner) and os.path.ismount(inner):
-                delete(inner)
-        try:
-            shutil.rmtree(path)
-        except OSError as error:
-            if error.errno != errno.EBUSY:  # of a file system that is mounted below
-                raise
+        shutil.rmtree(path)
 
 
 def there(path):
@@ -359,6 +350,8 @@ def main():
         module.fail_json(
             msg=f"iopaint_remove_instances: {', '.join(map(repr, odd))} can't be the name of an instance. Nothing was removed."
         )
+    for name in ("dir", "data_dir", "build_dir"):
+        params[name] = os.path.normpath(params[name])
     removal, removed = Removal(module), []
     try:
         for line, function, arguments in list(removal.plan()):

@@ -139,7 +139,13 @@ def remove(run_module, host, monkeypatch, engine):
     monkeypatch.setattr(instance_remove, "Docker", host.docker)
 
     def call(*names, **options):
-        paths = {"dir": host.top, "data_dir": host.data, "build_dir": host.build, "rotation": host.rotation, "audit": host.log}
+        paths = {
+            "dir": f"{host.top}/",
+            "data_dir": host.data,
+            "build_dir": host.build,
+            "rotation": host.rotation,
+            "audit": host.log,
+        }
         arguments = {**{key: str(path) for key, path in paths.items()}, "instances": list(names), "owner": {"operator": "ann"}}
         return run_module(instance_remove, **{**arguments, **options})
 

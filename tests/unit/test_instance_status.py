@@ -3,6 +3,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure
@@ -183,6 +184,15 @@ def test_the_lock_and_the_gpus_are_told(look, tmp_path, engine):
     assert (result["gpu"]["problem"], result["gpu"]["gpus"]) == ("version_mismatch", [])
 
 
+def test_the_gpus_of_a_host(look, engine):
+    sample = Path(__file__).parent / "samples" / "nvidia-smi" / "h200-580.xml"
+    engine.program("nvidia-smi", "print(open(SAMPLE).read())", SAMPLE=sample)
+    told = look()["gpu"]
+    assert (told["driver_version"], told["problem"]) == ("580.95.05", "none")
+    assert told["gpus"][0]["name"] == "NVIDIA H200"
+    assert set(told["gpus"][0]) == {"index", "uuid", "name", "memory_total_mib", "memory_used_mib"}
+
+
 # ---- the control node ------------------------------------------------------------------------------------------------
 
 
@@ -211,7 +221,7 @@ def ask(monkeypatch):
 @pytest.mark.parametrize(
     ("answer", "state", "reason"),
     [
-        (AnsibleConnectionFailure("ssh: connect to host x\nport 22: refused"), "unreachable", "x port 22: refused"),
+        (AnsibleConnectionFailure("Failed to connect to the host via ssh: ssh: x\nport 22"), "unreachable", "ssh: x port 22"),
         (action.AnsibleError("Missing sudo password"), "failed", "Missing sudo password"),
         ({"failed": True, "msg": "MODULE FAILURE", "module_stderr": "python3: not found"}, "failed", "python3: not found"),
         ({"unreachable": True, "msg": "timed out"}, "unreachable", "timed out"),
@@ -220,7 +230,7 @@ def ask(monkeypatch):
 def test_a_host_that_can_t_be_looked_at_is_a_result(ask, answer, state, reason):
     result, _handed = ask(answer)
     assert (result["state"], result["changed"]) == (state, False)
-    assert reason in result["reason"]
+    assert result["reason"] == reason
     assert "failed" not in result
 
 
