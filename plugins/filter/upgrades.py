@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.iopaint.fleet.plugins.plugin_utils import tables
+from ansible_collections.iopaint.fleet.plugins.plugin_utils import table
 
 DOCUMENTATION = r"""
 name: upgrade_table
@@ -37,11 +37,11 @@ FAILURES = ("failed", "put back")
 
 def rows(host, result):
     """Give the cells of one host."""
-    reason = tables.cut(tables.one_line(result.get("reason")))
+    reason = table.cut(table.one_line(result.get("reason")))
     for instance in result.get("instances") or [{}]:
         gap = instance.get("without_service_s")
         cells = [instance.get("name"), instance.get("before"), instance.get("after"), result["outcome"], result.get("seconds")]
-        yield [host, *map(tables.shown, [*cells, None if gap is None else f"{gap:.1f} s", reason])]
+        yield [host, *map(table.shown, [*cells, None if gap is None else f"{gap:.1f} s", reason])]
 
 
 def upgrade_table(hosts):
@@ -49,7 +49,7 @@ def upgrade_table(hosts):
     cells = [list(HEADING)]
     for host in hosts:
         cells += rows(host["inventory_hostname"], host.get("iopaint_upgraded") or untouched(host))
-    return tables.aligned(cells)
+    return table.text_table(cells)
 
 
 def untouched(host):

@@ -7,7 +7,7 @@ import re
 from datetime import datetime, timezone
 
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import devices
-from ansible_collections.iopaint.fleet.plugins.plugin_utils.tables import aligned, cut, one_line, shown
+from ansible_collections.iopaint.fleet.plugins.plugin_utils.table import cut, one_line, shown, text_table
 
 SCHEMA = 1
 COLUMNS = (
@@ -232,7 +232,7 @@ def every_row(fleet):
 def table(fleet):
     """Give the table of a document, its heading first."""
     cells = [[cut(one_line(shown(row[column]))) for column in COLUMNS] for row in every_row(fleet)]
-    return aligned([list(COLUMNS), *cells])
+    return text_table([list(COLUMNS), *cells])
 
 
 def summary(fleet):
