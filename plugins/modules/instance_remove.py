@@ -109,7 +109,7 @@ import re
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, images, releases
+from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, files, images, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 
 TEMPORARY = r"tmp[a-z0-9_]{8}"  # of a file that was being written when its play was killed
@@ -143,8 +143,9 @@ class Removal:
     def __init__(self, module):
         """Find out what is on the host."""
         self.module, self.params = module, module.params
-        self.top = self.params["dir"]
+        self.top, self.everything = self.params["dir"], not self.params["instances"]
         self.docker = self.engine()
+        self.check_builds()
         held = self.containers()
         self.held = {}
         for document in held:
@@ -152,7 +153,6 @@ class Removal:
             if name:
                 self.held.setdefault(name, []).append(document)
         self.present = list(dict.fromkeys([*containers.folders(self.top), *sorted(self.held)]))
-        self.everything = not self.params["instances"]
         self.chosen = self.present if self.everything else [name for name in self.present if name in self.params["instances"]]
         self.remaining = [name for name in self.present if name not in self.chosen]
         self.stores = {name: releases.Releases(self.top, name) for name in self.present}
@@ -173,6 +173,16 @@ class Removal:
                 "and would start again with it. Start it (systemctl start docker), then run this again. Nothing was removed."
             )
         return docker
+
+    def check_builds(self):
+        """Fail the module while an image is built, whose folder would go."""
+        logs = [os.path.join(self.params["build_dir"], f"{variant}.log") for variant in ("cpu", "gpu")]
+        building = [log for log in logs if self.everything and files.is_locked(log)]
+        if building:
+            self.module.fail_json(
+                msg=f"An image is being built on this host (its log is {', '.join(building)}). Wait for its end, then run this "
+                "again, or name the instances that are to go (iopaint_remove_instances). Nothing was removed."
+            )
 
     def containers(self):
         """Give the engine's documents of all containers."""

@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Instances go with all that is theirs; whatever else is on the host stays."""
 
+import fcntl
 import json
 import os
 
@@ -302,6 +303,16 @@ def test_an_engine_that_does_not_answer_stops_it_before_anything_is_removed(remo
     message = remove(failed=True)["msg"]
     assert "Start it (systemctl start docker), then run this again. Nothing was removed." in message
     assert host.files() == before
+
+
+def test_a_build_that_runs_is_not_disturbed(remove, host):
+    with (host.build / "cpu.log").open("a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        before = host.files()
+        assert "An image is being built on this host" in remove(failed=True)["msg"]
+        assert host.files() == before
+        assert remove("batch")["instances"] == ["batch"]
+    assert remove()["instances"] == ["cpu"]
 
 
 def test_without_docker_the_files_go(remove, host, no_programs):
