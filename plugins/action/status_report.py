@@ -24,7 +24,7 @@ def page(fleet):
     environment.filters["room"] = status.room
     template = environment.get_template("status.html.j2")
     columns = [column for column in status.COLUMNS if column not in OF_HOST]
-    return template.render(fleet=fleet, rows=status.every_row(fleet), columns=columns, summary=status.summary(fleet))
+    return template.render(fleet=fleet, rows=status.every_row(fleet, "own_level"), columns=columns, summary=status.summary(fleet))
 
 
 class ActionModule(ActionBase):

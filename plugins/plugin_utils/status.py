@@ -187,7 +187,10 @@ def room(disk):
 
 
 def rows(host):
-    """Give the rows of one host, a dictionary of texts each; what is said of the host itself stands in the first."""
+    """Give the rows of one host, a dictionary of texts each; what is said of the host itself stands in the first.
+
+    own_level and own_note are those of the row's instance alone.
+    """
     gpu = host["gpu"]
     tight = min(host["disks"], key=lambda disk: disk["free"], default=None)
     lock = host["lock"]
@@ -202,13 +205,22 @@ def rows(host):
     for instance in host["instances"] or [None]:
         if instance is None:
             names = ", ".join(dict.fromkeys(str(one["name"]) for one in gpu["gpus"]))
-            yield {**about, "level": host["own_level"], "health": host["state"], "gpu": names, "note": said, "own_note": said}
+            yield {
+                **about,
+                "level": host["own_level"],
+                "own_level": host["own_level"],
+                "health": host["state"],
+                "gpu": names,
+                "note": said,
+                "own_note": said,
+            }
             continue
         proof, release = instance["proof"] or {}, instance["release"] or {}
         latency = proof.get("latency_ms")
         yield {
             **about,
             "level": worst([instance["level"], host["own_level"] if said else "ok"]),
+            "own_level": instance["level"],
             "instance": instance["name"],
             "variant": instance["variant"],
             "release": release.get("id"),
@@ -223,10 +235,10 @@ def rows(host):
         said = ""
 
 
-def every_row(fleet):
-    """Give the rows of all hosts of a document, the worst first whichever host they are on."""
+def every_row(fleet, by="level"):
+    """Give the rows of all hosts of a document, the worst first whichever host they are on; by: level, or own_level."""
     found = [row for host in fleet["hosts"] for row in rows(host)]
-    return sorted(found, key=lambda row: LEVELS.index(row["level"]))
+    return sorted(found, key=lambda row: LEVELS.index(row[by]))
 
 
 def table(fleet):

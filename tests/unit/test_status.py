@@ -255,6 +255,11 @@ def test_the_page_is_whole_and_takes_nothing_from_elsewhere():
     assert order == ["lost", "empty", "one"] * 2
 
 
+def test_on_the_page_an_instance_is_not_marked_for_what_its_host_says():
+    page = status_report.page(fleet(one=answer(instance(), lock=LOCK)))
+    assert re.findall(r'<tr class="(\w+)">', page) == ["ok", "attention"]
+
+
 def test_a_page_of_no_hosts_says_so():
     assert "The play had no hosts." in status_report.page(fleet())
 
