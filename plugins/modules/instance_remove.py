@@ -239,9 +239,12 @@ class Removal:
         """Give the names of the networks of one instance."""
         if not self.docker:
             return []
-        project = f"label={containers.PROJECT}={containers.PREFIX}{name}"
-        _rc, out, _err = self.docker.run("network", "ls", "--filter", project, "--format", "{{.Name}}", check_rc=True)
-        return out.split()
+        found = []
+        for project in containers.projects(name):
+            label = f"label={containers.PROJECT}={project}"
+            _rc, out, _err = self.docker.run("network", "ls", "--filter", label, "--format", "{{.Name}}", check_rc=True)
+            found += out.split()
+        return found
 
     def images(self):
         """Give the names of the images that go."""

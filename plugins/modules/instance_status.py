@@ -170,7 +170,8 @@ class Look:
         """Give what is known of one instance; held: its containers, None where the engine can't be asked."""
         store = releases.Releases(self.params["dir"], name)
         record = store.records.get(store.linked) or store.proven() or {}
-        container = held[0] if held else None
+        trials = [document for document in held or [] if containers.is_trial(document, name)]
+        container = next((document for document in held or [] if document not in trials), None)
         state, problems = of_container(container) if container else (("unknown", []) if held is None else ("missing", []))
         if state == "missing":
             problems = ["It has no container; deploying it again makes one."]
@@ -179,7 +180,7 @@ class Look:
             "variant": record.get("variant"),
             "state": state,
             "problems": problems,
-            "notes": self.notes(store, record, container),
+            "notes": self.notes(store, record, container) + ["A new release is tried beside it."] * bool(trials),
             "release": {key: record.get(key) for key in ("id", "image", "ref", "revision", "operator")} if record else None,
             "since": record.get("started") or record.get("time"),
             "proof": record.get("proof"),

@@ -26,15 +26,16 @@ class Engine:
         self.images[document["Id"]] = document
         return document["Id"]
 
-    def start(self, name, image, top=None):
+    def start(self, name, image, top=None, project="iopaint-{}"):
+        project = project.format(name)
         labels = {
-            "com.docker.compose.project": f"iopaint-{name}",
+            "com.docker.compose.project": project,
             "com.docker.compose.service": "iopaint-cpu",
             "com.docker.compose.project.working_dir": f"{top or self.top}/{name}/current",
         }
         key = f"c{len(self.containers)}"
         self.containers[key] = {"Id": key, "Name": f"/{name}-{key}", "Image": image, "Config": {"Labels": labels}}
-        self.networks[f"iopaint-{name}_default"] = f"iopaint-{name}"
+        self.networks[f"{project}_default"] = project
 
     def __call__(self, module):
         return self
@@ -240,6 +241,13 @@ def test_what_is_somebody_else_s_stays(remove, host, tmp_path):
     assert (host.top / "their-folder" / "file").exists()
     assert "notes.txt" in str(result["warnings"])
     assert remove()["changed"] is False
+
+
+def test_a_trial_that_was_left_behind_goes_as_well(remove, host):
+    host.docker.start("cpu", host.one, project="iopaint-{}-beside")
+    remove("cpu")
+    assert list(host.docker.networks) == ["iopaint-batch_default"]
+    assert [one["Image"] for one in host.docker.containers.values()] == [host.two]
 
 
 def test_a_container_without_its_folder_goes_as_well(remove, host):

@@ -54,9 +54,9 @@ class Host:
         if outcome == "current":
             os.symlink(f"releases/{release_id}", self.top / name / "current")
 
-    def container(self, name="cpu", top=None, image="sha256:1", service="iopaint-cpu", **state):
+    def container(self, name="cpu", top=None, image="sha256:1", service="iopaint-cpu", project="iopaint-{}", **state):
         labels = {
-            "com.docker.compose.project": f"iopaint-{name}",
+            "com.docker.compose.project": project.format(name),
             "com.docker.compose.service": service,
             "com.docker.compose.project.working_dir": f"{top or self.top}/{name}/current",
         }
@@ -131,10 +131,19 @@ def test_a_container_without_a_release_is_seen(host, look):
     assert (found["name"], found["state"], found["release"]) == ("lost", "healthy", None)
 
 
+def test_a_trial_is_not_what_serves(host, look):
+    host.release()
+    host.container(project="iopaint-{}-beside", Health={"Status": "starting"})
+    host.container()
+    (found,) = look()["instances"]
+    assert (found["state"], found["notes"]) == ("healthy", ["A new release is tried beside it."])
+
+
 def test_containers_of_others_are_not_ours(host, look, tmp_path):
     host.release()
     host.container(top=tmp_path / "elsewhere")
     host.container(service="web")
+    host.container(project="web-{}")
     (found,) = look()["instances"]
     assert found["state"] == "missing"
 

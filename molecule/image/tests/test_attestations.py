@@ -36,8 +36,9 @@ def recipe(host):
     return f"{FOLDER}/recipe"
 
 
-def build(recipe, base, **options):
+def build(host, recipe, base, **options):
     """The module's result on the scenario's host."""
+    name = host.backend.get_pytest_id().rpartition("//")[2]
     wanted = {
         "recipe": recipe,
         "source": recipe,
@@ -48,13 +49,13 @@ def build(recipe, base, **options):
         "base_id": "1",
     }
     wanted.update(repository="attested", log=f"{FOLDER}/log", sbom_generator="scanner:1", **options)
-    command = ["ansible", "iopaint-image", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "-m", "iopaint.fleet.image_build"]
+    command = ["ansible", name, "-i", os.environ["MOLECULE_INVENTORY_FILE"], "-m", "iopaint.fleet.image_build"]
     environment = {**os.environ, "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
     done = subprocess.run(
         [*command, "-a", json.dumps(wanted)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     document = json.loads(done.stdout[done.stdout.index("\n{") if not done.stdout.startswith("{") else 0 :])
-    return document["plays"][0]["tasks"][0]["hosts"]["iopaint-image"]
+    return document["plays"][0]["tasks"][0]["hosts"][name]
 
 
 @pytest.fixture
@@ -72,14 +73,14 @@ def containerd_store(host, recipe):
     host.check_output(f"cp {FOLDER}/daemon.json /etc/docker/daemon.json && systemctl restart docker && rm -r {FOLDER}")
 
 
-def test_an_engine_that_can_not_keep_them_says_so(recipe):
-    result = build(recipe, "iopaint-base:bookworm", attestations=["provenance"])
+def test_an_engine_that_can_not_keep_them_says_so(host, recipe):
+    result = build(host, recipe, "iopaint-base:bookworm", attestations=["provenance"])
     assert "iopaint_image_attestations is provenance" in result["msg"]
     assert "containerd-snapshotter" in result["msg"]
 
 
 def test_provenance_and_sbom_are_attached(host, recipe, containerd_store):
-    result = build(recipe, containerd_store, attestations=["provenance", "sbom"])
+    result = build(host, recipe, containerd_store, attestations=["provenance", "sbom"])
     assert result["built"], result
     host.check_output(f"mkdir {FOLDER}/image && docker save {result['image']} | tar -x -C {FOLDER}/image")
 

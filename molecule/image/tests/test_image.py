@@ -68,6 +68,22 @@ def test_torch_is_the_one_meant(host, variant):
     assert cuda == {"cpu": "None", "gpu": "13.0"}[variant]
 
 
+def test_older_drivers_have_an_image_too(host, bake, variant):
+    """CUDA 12.6 has a torch of its own, which has to fit the same packages."""
+    if variant == "cpu":
+        pytest.skip("the CPU image has no CUDA")
+    done = bake("iopaint:gpu-cu126", CUDA="12.6")
+    assert done.rc == 0, done.stdout[-3000:]
+    size = int(host.check_output("docker image inspect --format '{{.Size}}' iopaint:gpu-cu126"))
+    print(f"the image for CUDA 12.6 has {size / 1e9:.2f} GB")
+    assert size <= MOST["gpu"]
+    run = "docker run --rm -i --network none --read-only --tmpfs /tmp --entrypoint python"
+    assert host.check_output(f"{run} iopaint:gpu-cu126 -c 'import torch; print(torch.version.cuda)'") == "12.6"
+    done = host.run(f"{run} iopaint:gpu-cu126 - < /root/proof.py")
+    assert done.rc == 0, done.stdout
+    host.check_output("docker rmi iopaint:gpu-cu126")
+
+
 def test_gpu_image_refuses_to_start_without_a_gpu(host, variant):
     done = host.run(f"docker run --rm --read-only --tmpfs /tmp iopaint:{variant}-latest iopaint start --help")
     assert done.rc == 0
