@@ -16,8 +16,12 @@ def another(host):
     return kind, image(kind)
 
 
+def of(project):
+    return f"--filter label=com.docker.compose.project={project}"
+
+
 def trials(host):
-    return host("docker ps -aq --filter label=com.docker.compose.project=iopaint-cpu-beside")
+    return host(f"docker ps -aq {of('iopaint-cpu-beside')}")
 
 
 def test_a_release_that_breaks_beside_touches_nothing(fleet):
@@ -54,10 +58,10 @@ def test_without_the_memory_for_both_it_takes_the_place_at_once(fleet):
 
 def test_a_trial_whose_play_is_killed_is_gone_after_the_same_command(fleet):
     host = fleet[HOST]
-    serving, before = host.serves(), host.container_of("iopaint-cpu")
+    serving, before = host.serves(), host.container(of("iopaint-cpu"))
     kind, wanted = another(host)
     Killed(*COMMAND, **wanted, **BESIDE).until("The trial is over").kill()
-    assert host.container_of("iopaint-cpu") == before
+    assert host.container(of("iopaint-cpu")) == before
     assert host.serves() == serving
     assert json.loads(host(f"cat {LOCK}"))["play"] == "upgrade"
     run = play(*COMMAND, **wanted, **BESIDE)
