@@ -193,6 +193,21 @@ class Releases:
             if name.endswith((".yaml", ".env")):
                 os.unlink(self.path(record["id"], name))
 
+    def to_run(self, record, new=False):
+        """Give what is needed to run and prove a release. new: whether it is still to be switched to."""
+        keys = ("variant", "project", "url", "image", "ref", "environment")
+        return {
+            "name": self.name,
+            "id": record["id"],
+            "new": new,
+            "before": record.get("replaces") if new else record["id"],
+            "path": self.link,
+            "files": ["compose.yaml"] + (["devices.yaml"] if record.get("variant") == "gpu" else []),
+            "devices": record.get("devices") or [],
+            "cpu_allowed": bool(record.get("cpu_allowed")),
+            **{key: record.get(key) for key in keys},
+        }
+
     def rebuild(self, release_id, image_of, running_id):
         """Write a damaged record anew from the release's files, the engine and what runs; give the record.
 
@@ -232,6 +247,12 @@ class Releases:
         runs = self.linked in (release_id, None) and running_id in seen
         self.save({**record, "outcome": CURRENT if runs else FORMER})
         return self.records[release_id]
+
+
+def all_names(instances):
+    """Give the names of the instances that have releases; instances: the folder that holds one for each."""
+    found = sorted(os.listdir(instances)) if os.path.isdir(instances) else []
+    return [name for name in found if os.path.isdir(os.path.join(instances, name, "releases"))]
 
 
 def reached_at(address):
