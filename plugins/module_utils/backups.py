@@ -28,19 +28,19 @@ ROOM = "There is no room left in {target} (iopaint_backup_target). Free some, or
 IDLE = 1800  # seconds without a byte, after which the other end is given up; it may read big files for long
 
 
-class Problem(Exception):
+class BackupError(Exception):
     """What went wrong with the target, for the person who reads it."""
 
 
 def way_of(target):
-    """Give how a target is reached; raise Problem where it is none."""
+    """Give how a target is reached; raise BackupError where it is none."""
     if target.startswith("rsync://") or "::" in target.partition("/")[0]:
         return DAEMON
     if target.startswith("/"):
         return FOLDER
     if ":" in target.partition("/")[0] and "://" not in target:
         return SSH
-    raise Problem(
+    raise BackupError(
         f"iopaint_backup_target is '{target}'. Accepted: a folder of the host (/mnt/backups), another host by ssh "
         "(user@host:/folder), or an rsync daemon (rsync://user@host/module/folder)."
     )
@@ -71,26 +71,26 @@ def free_above(path):
 class Store:
     """The backups of one host."""
 
-    def __init__(self, module, target, host, shell="ssh -o BatchMode=yes", password="", options=()):  # noqa: S107 - none
-        """Take the AnsibleModule that runs; target, shell, password, options: as the variables iopaint_backup_* have them."""
-        self.module, self.host = module, host
-        self.way, self.target = way_of(target), target.rstrip("/")
-        self.shell, self.options, self.password = shell, list(options), password
+    def __init__(self, module):
+        """Take the AnsibleModule that runs; its options target, host, shell, password and options say where and how."""
+        self.module, params = module, module.params
+        self.host, self.way, self.target = params["host"], way_of(params["target"]), params["target"].rstrip("/")
+        self.shell, self.options, self.password = params["shell"], params["options"], params["password"]
         self.rsync = module.get_bin_path("rsync", required=True)
-        self.shown = f"{self.target}/{host}"
+        self.shown = f"{self.target}/{self.host}"
 
     def at(self, *names):
         """Give a place below the host's folder as rsync takes it."""
         return "/".join([self.target, self.host, *filter(None, names)])
 
     def run(self, *arguments, data=None, right=(0,), full=ROOM):
-        """Run rsync; give (rc, stdout, stderr), and raise Problem unless rc is among those that are right."""
+        """Run rsync; give (rc, stdout, stderr), and raise BackupError unless rc is among those that are right."""
         shell = ["--rsh", self.shell] if self.way == SSH else []
         command = [self.rsync, "-s", f"--timeout={IDLE}", *shell, *self.options, *arguments]
         environment = {"LC_ALL": "C.UTF-8", **({"RSYNC_PASSWORD": self.password} if self.way == DAEMON else {})}
         rc, out, err = self.module.run_command(command, data=data, binary_data=True, environ_update=environment)
         if rc not in right:
-            raise Problem(self.explain(rc, err, full))
+            raise BackupError(self.explain(rc, err, full))
         return rc, out, err
 
     def explain(self, rc, err, full=ROOM):
@@ -113,7 +113,7 @@ class Store:
         """Give the paths that a place holds, none where it is not there."""
         rc, out, err = self.run("--recursive", "--list-only", *filters, "--exclude=*", place, right=(0, 23))
         if rc and GONE not in err:
-            raise Problem(self.explain(rc, err))
+            raise BackupError(self.explain(rc, err))
         found = (LISTED.fullmatch(line) for line in out.splitlines())
         return [match[1] for match in found if match and match[1] != "."]
 
@@ -137,16 +137,16 @@ class Store:
         return sorted(self.listed(f"{self.target}/", "--include=/*/"))
 
     def manifest(self, name):
-        """Give the manifest of a backup; raise manifest.Damaged where it is not right."""
+        """Give the manifest of a backup; raise manifest.DamagedError where it is not right."""
         with tempfile.TemporaryDirectory(dir=self.module.tmpdir) as folder:
             self.run(self.at(name, manifest.NAME), f"{folder}/")
             try:
                 with open(os.path.join(folder, manifest.NAME), encoding="utf-8", newline="") as stream:
                     document = manifest.load(stream.read())
             except (UnicodeDecodeError, KeyError, TypeError) as error:
-                raise manifest.Damaged(f"its {manifest.NAME} can't be read: {error}") from error
+                raise manifest.DamagedError(f"its {manifest.NAME} can't be read: {error}") from error
         if document.get("id") != name:
-            raise manifest.Damaged(f"its {manifest.NAME} is that of {document.get('id')}")
+            raise manifest.DamagedError(f"its {manifest.NAME} is that of {document.get('id')}")
         return document
 
     def free(self, place):
@@ -179,10 +179,11 @@ class Store:
             self.run("--recursive", "--mkpath", "--delete-after", *filters, "--exclude=*", f"{folder}/", f"{self.at(name)}/")
 
     def send(self, name, root, paths, former, again):
-        """Copy the paths below root into a backup; what is unchanged since one of the former backups becomes a link to it there."""
+        """Copy the paths below root into a backup; what is as one of the former backups has it becomes a link to that."""
         links = [] if again else [f"--link-dest=../{each}" for each in former]
         self.run(
             "--archive",
+            "--fsync",  # the manifest, and a restore's rename, are to come after the files on the disk as well
             "--numeric-ids",
             "--modify-window=-1",  # to the nanosecond
             "--ignore-missing-args",
@@ -196,10 +197,11 @@ class Store:
             right=(0, VANISHED),
         )
 
-    def fetch(self, name, tree, paths, folder, same, owner):
+    def fetch(self, name, tree, paths, folder, *, same, owner):
         """Copy paths of a tree of a backup into a folder; what has the same content in the folder `same` becomes a link to it."""
         self.run(
             "--archive",
+            "--fsync",
             "--checksum",
             "--modify-window=-1",
             "--no-implied-dirs",

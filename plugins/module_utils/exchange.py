@@ -57,7 +57,7 @@ class Tree:
                 os.symlink(entry["target"], place)
 
     def settle(self, entries, owner):
-        """Give all of a replacement its owner, its modes and its files' times; a file that is linked to a live one becomes one of its own."""
+        """Give all of a replacement its owner, modes and times; a file that is linked to a live one becomes one of its own."""
         for path, entry in reversed(entries.items()):  # a folder after what it holds
             place = os.path.join(self.ready, path)
             if right(place, entry, owner):
@@ -106,7 +106,7 @@ class Tree:
         return stat.S_ISREG(status.st_mode) and status.st_mtime_ns > max(document["begun_ns"], entry["mtime_ns"])
 
     def exchange(self, document, entries, exact):
-        """Put the replacement in the tree's place; give where the former tree is now (None where there was none), and what stays as newer."""
+        """Put the replacement in the tree's place; give where the former tree is now, or None, and what stays as newer."""
         former, newer = None, set()
         if os.path.lexists(self.live):
             if not exact:
@@ -176,7 +176,7 @@ def relative(folder):
 
 
 def carry(source, target, but):
-    """Take over what the source has, except for the paths in `but`: files become links to the same file, in place of what is there."""
+    """Take over what the source has, but for some paths: files become links to the same file, in place of what is there."""
     for path in relative(source):
         if path in but:
             continue

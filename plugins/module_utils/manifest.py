@@ -22,7 +22,7 @@ BLOCK = 1 << 20
 NAMED = 10  # of many faults, those that a message names
 
 
-class Damaged(ValueError):
+class DamagedError(ValueError):
     """What was read is no manifest, or not what it says."""
 
 
@@ -129,20 +129,20 @@ def dump(document):
 
 
 def load(text):
-    """Give the manifest of a text; raise Damaged where it is not what dump wrote."""
+    """Give the manifest of a text; raise DamagedError where it is not what dump wrote."""
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise Damaged(f"its {NAME} can't be read: {error}") from error
+        raise DamagedError(f"its {NAME} can't be read: {error}") from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA or document.get("sha256") != seal(document):
-        raise Damaged(f"its {NAME} has been changed: it does not have the sum that it names")
+        raise DamagedError(f"its {NAME} has been changed: it does not have the sum that it names")
     trees, paths = document["trees"], [entry["path"] for entry in document["entries"]]
     twice = {path for path, times in Counter(paths).items() if times > 1}
     folders = {entry["path"] for entry in document["entries"] if entry["type"] == FOLDER}
     for path in [*trees, *paths]:
         right = TREE.fullmatch(path) if path in trees else os.path.dirname(path) in folders  # nothing lies behind a link
         if not right or {"", ".", ".."} & set(path.split("/")) or path in twice:
-            raise Damaged(f"its {NAME} names {path!r}, which is not below its trees")
+            raise DamagedError(f"its {NAME} names {path!r}, which is not below its trees")
     return document
 
 

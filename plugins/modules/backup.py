@@ -83,7 +83,7 @@ attributes:
     description: Shows which files are new, changed or gone since the former backup.
 notes:
   - Each run makes a backup, so it is always a change.
-requirements: [rsync >= 3.2.3, on the target too]
+requirements: [rsync >= 3.2.4, on the target too]
 author: iopaint.fleet contributors (@iopaint)
 """
 
@@ -172,8 +172,7 @@ class Backup:
         """Take the module that runs."""
         self.module, self.params = module, module.params
         self.data = self.params["data"].rstrip("/")
-        keys = ("target", "host", "shell", "password", "options")
-        self.store = backups.Store(module, *(self.params[key] for key in keys))
+        self.store = backups.Store(module)
         self.entries, self.left_out, self.again, self.former = {}, [], set(), {}
         self.diff, self.made = {"before": [], "after": []}, None
 
@@ -186,7 +185,9 @@ class Backup:
         cleaned = [each["id"] for each in known if each["unfinished"]]
         for each in known:
             if not each["complete"] and not each["unfinished"]:
-                self.module.warn(f"{self.store.shown}/{each['id']} has no {manifest.NAME}, so it is no backup. It was not touched.")
+                self.module.warn(
+                    f"{self.store.shown}/{each['id']} has no {manifest.NAME}, so it is no backup. It was not touched."
+                )
         sums = self.former_sums(trees, known)
         self.scan(trees, sums)
         files = self.files()
@@ -226,26 +227,26 @@ class Backup:
         audit.append(self.params["audit"], action, self.params["owner"], **facts)
 
     def trees(self):
-        """Give the trees that are asked for; raise Problem where one is not there."""
+        """Give the trees that are asked for; raise BackupError where one is not there."""
         there = manifest.trees_there(self.data)
         trees, absent = manifest.chosen(there, self.params["include"], self.params["instances"])
         if absent or not trees:
-            raise backups.Problem(
-                f"{self.data} (iopaint_data_dir) has no {' and no '.join(absent) or 'data'}. There: {', '.join(there) or 'nothing'}. "
-                "Correct iopaint_backup_include or iopaint_backup_instances."
+            raise backups.BackupError(
+                f"{self.data} (iopaint_data_dir) has no {' and no '.join(absent) or 'data'}. "
+                f"There: {', '.join(there) or 'nothing'}. Correct iopaint_backup_include or iopaint_backup_instances."
             )
         return trees
 
     def see_the_mount(self):
-        """Raise Problem where the target is to be mounted and is not."""
+        """Raise BackupError where the target is to be mounted and is not."""
         if not self.params["mounted"] or self.store.way != backups.FOLDER:
             return
         path = self.store.target
         while not os.path.ismount(path):
             path = os.path.dirname(path)
         if path == "/":
-            raise backups.Problem(
-                f"Nothing is mounted at {self.store.target} (iopaint_backup_target), and iopaint_backup_mounted asks for it. Mount it."
+            raise backups.BackupError(
+                f"Nothing is mounted at {self.store.target} (iopaint_backup_target), and iopaint_backup_mounted asks for it."
             )
 
     def former_sums(self, trees, known):
@@ -257,7 +258,7 @@ class Backup:
                 try:
                     if name not in self.former:
                         self.former[name] = self.store.manifest(name)
-                except manifest.Damaged as error:
+                except manifest.DamagedError as error:
                     self.module.warn(f"The backup {self.store.shown}/{name} is damaged: {error}. All is copied anew.")
                     continue
                 entries = manifest.of_tree(self.former[name], tree)
@@ -291,13 +292,13 @@ class Backup:
         return [path for path, entry in self.entries.items() if entry["type"] == manifest.FILE]
 
     def see_the_room(self, new):
-        """Raise Problem where the target has no room for what is to be copied."""
+        """Raise BackupError where the target has no room for what is to be copied."""
         needed = sum(self.entries[path]["size"] for path in new) + SLACK
         free = self.store.free(self.store.target)
         if free is not None and free < needed:
-            raise backups.Problem(
-                f"The backup takes {needed / 1e9:.2f} GB in {self.store.target} (iopaint_backup_target), and {free / 1e9:.2f} GB are "
-                "free there. Free some, lower iopaint_backup_keep, or name another target. Nothing was copied."
+            raise backups.BackupError(
+                f"The backup takes {needed / 1e9:.2f} GB in {self.store.target} (iopaint_backup_target), and "
+                f"{free / 1e9:.2f} GB are free there. Free some, lower iopaint_backup_keep, or name another target."
             )
 
     def make(self, name, document):
@@ -309,8 +310,8 @@ class Backup:
             self.copy(name)
             document.update(left_out=self.left_out, entries=list(self.entries.values()))
             self.store.change(name, {manifest.NAME: manifest.dump(document)}, [backups.UNFINISHED])
-        except (backups.Problem, OSError):
-            with contextlib.suppress(backups.Problem, OSError):  # the next backup tries it too
+        except (backups.BackupError, OSError):
+            with contextlib.suppress(backups.BackupError, OSError):  # the next backup tries it too
                 self.store.change("", gone=[name])
             raise
         self.made = name
@@ -373,7 +374,8 @@ class Backup:
         if self.entries[path]["type"] != manifest.FILE:
             return True
         try:
-            return path in before and before[path] == manifest.signature(os.path.join(self.data, path)) and not self.is_open(path, busy)
+            same = path in before and before[path] == manifest.signature(os.path.join(self.data, path))
+            return same and not self.is_open(path, busy)
         except FileNotFoundError:
             del self.entries[path]
             return True
@@ -406,11 +408,12 @@ def main():
     try:
         backup = Backup(module)
         result = backup.run()
-    except (backups.Problem, manifest.Damaged, OSError) as error:
-        made = backup and backup.made
+    except (backups.BackupError, manifest.DamagedError, OSError) as error:
+        made, facts = backup and backup.made, {"target": params["target"], "reason": str(error)}
         if not module.check_mode:
-            audit.append(params["audit"], "backup failed", params["owner"], target=params["target"], id=made, reason=str(error))
-        module.fail_json(msg=f"The backup {made} was made, and older ones could not be removed. {error}" if made else f"No backup was made. {error}")
+            audit.append(params["audit"], "backup failed", params["owner"], id=made, **facts)
+        what = f"The backup {made} was made, and older ones could not be removed." if made else "No backup was made."
+        module.fail_json(msg=f"{what} {error}")
     diff = {key: "".join(sorted(lines)[:SHOWN]) for key, lines in backup.diff.items()}
     diff.update(before_header="the former backup", after_header=result["id"])
     module.exit_json(changed=True, **({"diff": diff} if module._diff else {}), **result)

@@ -143,7 +143,9 @@ class Steps:
         self.docker, self.owner = Docker(module), module.params["owner"]
         self.rebuilt, self.diff = [], []
         names = [item["name"] for item in self.params["instances"]]
-        self.stores = {name: self.store(name) for name in names or (releases.all_names(self.params["dir"]) if self.params["to"] else [])}
+        if not names and self.params["to"]:
+            names = releases.all_names(self.params["dir"])
+        self.stores = {name: self.store(name) for name in names}
 
     def store(self, name):
         """Give the releases of an instance, every record readable."""

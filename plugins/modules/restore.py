@@ -48,11 +48,11 @@ options:
     elements: str
     default: []
   delete:
-    description: Whether what the backup does not have goes, and outputs that are newer than the backup become those of the backup.
+    description: Whether what the backup does not have goes, and outputs that are newer than it become those of the backup.
     type: bool
     default: false
   keep_former:
-    description: Whether files that were replaced or removed stay in a folder beside the tree; with V(false) they go once all is proven.
+    description: Whether files that were replaced or removed stay in a folder beside the tree. Else they go once all is proven.
     type: bool
     default: true
   target:
@@ -95,7 +95,7 @@ attributes:
   diff_mode:
     support: full
     description: Shows which files are new, changed, removed, or newer and left as they are.
-requirements: [rsync >= 3.2.3, on the target too]
+requirements: [rsync >= 3.2.4, on the target too]
 author: iopaint.fleet contributors (@iopaint)
 """
 
@@ -182,15 +182,14 @@ class Restore:
 
     def staged(self):
         """Make the trees ready that differ, once the whole of the backup is known to be good; give the result."""
-        keys = ("target", "host", "shell", "password", "options")
-        store = backups.Store(self.module, *(self.params[key] for key in keys))
+        store = backups.Store(self.module)
         name, names = self.choose(store)
         document = self.manifest(store, name)
         trees = [exchange.Tree(self.data, tree) for tree in names]
         for tree in trees:
             if os.path.ismount(tree.live):
-                raise backups.Problem(
-                    f"{tree.live} is a mount point, and a restore exchanges the whole folder. Mount a folder above it in its place."
+                raise backups.BackupError(
+                    f"{tree.live} is a mount point, and a restore exchanges whole folders. Mount a folder above it."
                 )
         made = self.make_room(trees)
         entries = {tree.name: manifest.of_tree(document, tree.name) for tree in trees}
@@ -198,13 +197,12 @@ class Restore:
             self.see_the_room(trees, entries)
             self.fetch(store, name, trees, entries)
             found = {tree.name: self.differences(tree, document, entries[tree.name]) for tree in trees}
-        except (backups.Problem, manifest.Damaged, OSError):
+        except (backups.BackupError, manifest.DamagedError, OSError):
             self.drop(trees, made)
             raise
         differ = [tree for tree, changes in found.items() if set(changes.values()) - {exchange.NEWER}]
         self.drop([tree for tree in trees if self.module.check_mode or tree.name not in differ], made)
         if not self.module.check_mode:
-            os.sync()  # what is renamed into place is on the disk
             state = {"former": {}, "newer": {}, "differ": differ, "found": found, "document": document}
             write(self.path, json.dumps(state), 0o600)
         instances, stop = self.running(differ)
@@ -227,18 +225,20 @@ class Restore:
                 if trees and not absent:
                     return each["id"], trees
             asked = [*self.params["include"], *self.params["instances"]]
-            raise backups.Problem(f"There is no backup of {' and '.join(asked)} in {store.shown}.{self.there(store, known)}")
+            raise backups.BackupError(f"There is no backup of {' and '.join(asked)} in {store.shown}.{self.there(store, known)}")
         (each,) = [each for each in known if each["id"] == wanted] or [None]
         if each is None:
-            raise backups.Problem(f"There is no backup {wanted} (iopaint_restore_from) in {store.shown}.{self.there(store, known)}")
+            raise backups.BackupError(
+                f"There is no backup {wanted} (iopaint_restore_from) in {store.shown}.{self.there(store, known)}"
+            )
         if not each["complete"]:
             what = "was not finished" if each["unfinished"] else f"is damaged: it has no {manifest.NAME}"
-            raise backups.Problem(f"The backup {store.shown}/{wanted} {what}.{self.there(store, known)}")
+            raise backups.BackupError(f"The backup {store.shown}/{wanted} {what}.{self.there(store, known)}")
         trees, absent = self.chosen(each["trees"])
         if absent or not trees:
-            raise backups.Problem(
-                f"The backup {store.shown}/{wanted} has no {' and no '.join(absent) or 'data'}. It has {', '.join(each['trees'])}. "
-                "Correct iopaint_backup_include or iopaint_backup_instances."
+            raise backups.BackupError(
+                f"The backup {store.shown}/{wanted} has no {' and no '.join(absent) or 'data'}. "
+                f"It has {', '.join(each['trees'])}. Correct iopaint_backup_include or iopaint_backup_instances."
             )
         return wanted, trees
 
@@ -258,11 +258,13 @@ class Restore:
         return f" Hosts that have backups in {store.target} (iopaint_restore_host): {', '.join(hosts) or 'none'}."
 
     def manifest(self, store, name):
-        """Give the manifest of the backup; raise Problem where it is damaged."""
+        """Give the manifest of the backup; raise BackupError where it is damaged."""
         try:
             return store.manifest(name)
-        except manifest.Damaged as error:
-            raise backups.Problem(f"The backup {store.shown}/{name} is damaged: {error}. Choose another one (iopaint_restore_from).") from error
+        except manifest.DamagedError as error:
+            raise backups.BackupError(
+                f"The backup {store.shown}/{name} is damaged: {error}. Choose another one (iopaint_restore_from)."
+            ) from error
 
     def make_room(self, trees):
         """Make the folders above the trees, where they are not; repair what a killed play left behind. Give what was made."""
@@ -275,11 +277,11 @@ class Restore:
             if not self.module.check_mode:
                 tree.repair()
             elif os.path.lexists(tree.ready):
-                raise backups.Problem(f"A restore was killed here and left {tree.ready}. Run it again without --check.")
+                raise backups.BackupError(f"A restore was killed here and left {tree.ready}. Run it again without --check.")
         return made
 
     def see_the_room(self, trees, entries):
-        """Raise Problem where there is no room for what is to be copied."""
+        """Raise BackupError where there is no room for what is to be copied."""
         needed = {}
         for tree in trees:
             files = {path: entry for path, entry in entries[tree.name].items() if entry["type"] == manifest.FILE}
@@ -290,9 +292,9 @@ class Restore:
         for folder, size in needed.values():
             free = backups.free_above(folder)
             if free < size:
-                raise backups.Problem(
-                    f"The restore takes {size / 1e9:.2f} GB in {folder} (iopaint_data_dir), and {free / 1e9:.2f} GB are free there. "
-                    "Free some; nothing was changed."
+                raise backups.BackupError(
+                    f"The restore takes {size / 1e9:.2f} GB in {folder} (iopaint_data_dir), and "
+                    f"{free / 1e9:.2f} GB are free there. Free some; nothing was changed."
                 )
 
     def fetch(self, store, name, trees, entries):
@@ -303,10 +305,10 @@ class Restore:
             tree.make_ready(inside)
             files = [path for path, entry in inside.items() if entry["type"] == manifest.FILE]
             same = tree.live if os.path.isdir(tree.live) else None
-            store.fetch(name, tree.name, files, tree.ready, same, self.params["user"])
+            store.fetch(name, tree.name, files, tree.ready, same=same, owner=self.params["user"])
             wrong += manifest.faults(tree.ready, inside)
         if wrong:
-            raise backups.Problem(
+            raise backups.BackupError(
                 f"The backup {store.shown}/{name} is damaged: {manifest.named(wrong)}. Choose another one (iopaint_restore_from)."
             )
         for tree in trees:
@@ -333,7 +335,7 @@ class Restore:
             with open(self.path, encoding="utf-8") as stream:
                 return json.load(stream)
         except (OSError, ValueError) as error:
-            raise backups.Problem(f"{self.path} can't be read: {error}. Run the restore from its beginning.") from error
+            raise backups.BackupError(f"{self.path} can't be read: {error}. Run the restore from its beginning.") from error
 
     def result(self, state, changed):
         """Give what every step returns."""
@@ -361,7 +363,7 @@ class Restore:
                 entries, newer = manifest.of_tree(state["document"], tree.name), state["newer"][tree.name]
                 wrong += manifest.faults(tree.live, {path: entry for path, entry in entries.items() if path not in newer})
         if wrong:
-            raise backups.Problem(f"What was restored is not what the manifest says: {manifest.named(wrong)}.")
+            raise backups.BackupError(f"What was restored is not what the manifest says: {manifest.named(wrong)}.")
         for tree in trees:
             for former in tree.formers():  # those of a play that was killed before this as well
                 if not self.params["keep_former"]:
@@ -382,8 +384,8 @@ class Restore:
                 tree.take_back(former, manifest.of_tree(state["document"], name))
             shutil.rmtree(tree.ready, ignore_errors=True)
         os.unlink(self.path)
-        back = [name for name, former in state["former"].items() if former]
-        self.log("restore put back", id=state["document"]["id"], target=self.params["target"], trees=back, reason=self.params["reason"])
+        back, facts = [name for name, former in state["former"].items() if former], {"target": self.params["target"]}
+        self.log("restore put back", id=state["document"]["id"], trees=back, reason=self.params["reason"], **facts)
         return {**self.result(state, bool(back)), "back": back}
 
 
@@ -426,7 +428,7 @@ def main():
     restore = Restore(module)
     try:
         result = getattr(restore, state)()
-    except (backups.Problem, manifest.Damaged, OSError) as error:
+    except (backups.BackupError, manifest.DamagedError, OSError) as error:
         if state == "staged" and not module.check_mode:
             restore.log("restore refused", target=module.params["target"], reason=str(error))
         module.fail_json(msg=f"Nothing was restored. {error}" if state == "staged" else str(error))
