@@ -23,7 +23,7 @@ def first(host):
     before = deployed(host.shell)
     run = play("playbooks/backup.yml", iopaint_backup_wait=3)
     written = host("ls /var/lib/iopaint/outputs/cpu")
-    host("touch /var/lib/iopaint/outputs/cpu/stop && sleep 1 && rm /var/lib/iopaint/outputs/cpu/{stop,slow.png} || true")
+    host("cd /var/lib/iopaint/outputs/cpu && touch stop && sleep 1 && rm stop slow.png")
     assert run.rc == 0, run.output
     assert "w-1.png" in written
     return run, before
