@@ -37,7 +37,7 @@ class Host:
 
     def state(self):
         """Data and containers: equal before and after means that nothing was touched."""
-        return self.sums(), self("find /var/lib/iopaint -printf '%p %i %m %U:%G %T@\n' | sort"), deployed(self.shell)
+        return self.sums(), self("find /var/lib/iopaint -printf '%p %i %m %U:%G\n' | sort"), deployed(self.shell)
 
     def backups(self, folder=FOLDER, host=NAME):
         """Names of what lies in a folder of backups."""
@@ -65,7 +65,8 @@ def store():
 def data(host):
     """A model of some size, a link as the hub libraries make it, and pictures, all of the image's user."""
     host(
-        f"cd /var/lib/iopaint && mkdir -p $(dirname {MODEL}) outputs/cpu/folder && head -c 40000000 /dev/urandom > {MODEL}"
+        f"cd /var/lib/iopaint && mkdir -p $(dirname {MODEL}) outputs/cpu/folder"
+        f" && {{ test -e {MODEL} || head -c 40000000 /dev/urandom > {MODEL}; }}"
         " && ln -sf torch/hub/checkpoints/big-lama.pt models/lama.pt"
         " && for i in 1 2 3; do echo picture $i > outputs/cpu/$i.png; done && echo nested > 'outputs/cpu/folder/ü [x].png'"
         " && chmod 600 outputs/cpu/1.png && chown -hR 10001:10001 models outputs/cpu"

@@ -95,10 +95,9 @@ def test_what_is_not_good_after_the_exchange_is_put_back(host):
     assert not host.shell.file("/run/iopaint/lock").exists
 
 
-@pytest.mark.parametrize("task", ["The folders are exchanged", "Each instance runs and is healthy"])
-def test_the_control_node_is_lost_and_the_same_command_again_converges(host, task):
+def test_the_control_node_is_lost_and_the_same_command_again_converges(host):
     host(f"echo damaged > /var/lib/iopaint/{MODEL}; rm -f {OUTPUTS}/1.png")
-    Killed("playbooks/restore.yml", task)
+    Killed("playbooks/restore.yml", "Each instance runs and is healthy")
     run = play("playbooks/restore.yml", iopaint_restore_keep_former=False)
     assert is_proven(run)
     assert run.says("The lock was held by restore of", "it was taken over"), run.output
@@ -111,9 +110,9 @@ def test_the_control_node_is_lost_and_the_same_command_again_converges(host, tas
 def test_an_unknown_backup_is_answered_with_what_there_is(host):
     run = play("playbooks/restore.yml", iopaint_restore_from="yesterday")
     assert run.rc == 2, run.output
-    assert run.says("There is no backup yesterday (iopaint_restore_from)", f"{host.backups()[-1]}: models, outputs/cpu"), run.output
-    run = play("playbooks/restore.yml", iopaint_restore_host="iopaint-data-9")
-    assert run.says(f"Hosts that have backups in {FOLDER} (iopaint_restore_host): {NAME}."), run.output
+    assert run.says("There is no backup yesterday (iopaint_restore_from)", f"{host.backups()[-1]}: models, outputs/cpu"), (
+        run.output
+    )
 
 
 # Last, as they damage the backups.
@@ -121,7 +120,6 @@ def test_an_unknown_backup_is_answered_with_what_there_is(host):
     ("damage", "sentence"),
     [
         (f"printf X | dd of={MODEL} bs=1 seek=20000000 conv=notrunc status=none", f"{MODEL} has another content"),
-        ("rm outputs/cpu/3.png", "outputs/cpu/3.png is missing"),
         ("rm manifest.json", "is damaged: it has no manifest.json"),
     ],
 )
