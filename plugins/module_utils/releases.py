@@ -202,6 +202,8 @@ class Releases:
             "new": new,
             "before": record.get("replaces") if new else record["id"],
             "path": self.link,
+            "folder": self.path(record["id"]),
+            "memory": record.get("memory"),
             "files": ["compose.yaml"] + (["devices.yaml"] if record.get("variant") == "gpu" else []),
             "devices": record.get("devices") or [],
             "cpu_allowed": bool(record.get("cpu_allowed")),
