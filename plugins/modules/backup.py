@@ -407,7 +407,8 @@ def main():
     backup = None
     try:
         backup = Backup(module)
-        result = backup.run()
+        with backups.alone(backup.data):
+            result = backup.run()
     except (backups.BackupError, manifest.DamagedError, OSError) as error:
         made, facts = backup and backup.made, {"target": params["target"], "reason": str(error)}
         if not module.check_mode:

@@ -427,7 +427,8 @@ def main():
         module.exit_json(changed=True, msg="rsync is to be installed first; what the restore would change is known then.")
     restore = Restore(module)
     try:
-        result = getattr(restore, state)()
+        with backups.alone(restore.data):
+            result = getattr(restore, state)()
     except (backups.BackupError, manifest.DamagedError, OSError) as error:
         if state == "staged" and not module.check_mode:
             restore.log("restore refused", target=module.params["target"], reason=str(error))

@@ -234,6 +234,13 @@ def test_one_that_fails_leaves_nothing(run, target, monkeypatch, tmp_path):
     assert audit_lines(tmp_path)[-1]["action"] == "backup failed"
 
 
+def test_one_whose_control_node_was_lost_is_not_disturbed(run, data, target):
+    with backups.alone(str(data)):
+        assert "of an earlier play is still at work" in run(failed=True)["msg"]
+    assert not target.exists()
+    assert run()["files"] == 4
+
+
 def test_the_room_is_looked_at_first(run, target, monkeypatch):
     monkeypatch.setattr(backups, "free_above", lambda _path: 5_000_000)
     message = run(failed=True)["msg"]

@@ -84,8 +84,8 @@ def test_one_that_is_killed_on_its_way_is_no_backup_and_the_next_one_cleans_up(h
     host("head -c 30000000 /dev/urandom > /var/lib/iopaint/models/more.pt && chown 10001:10001 /var/lib/iopaint/models/more.pt")
     # Killed while rsync copies 30 MB at 2 MB a second; a process of the test host alone.
     host(
-        "systemd-run --quiet --unit=kill sh -c "
-        f"'until ls {FOLDER}/{NAME}/*/models/.more.pt.*; do sleep 0.1; done; pkill -9 -f AnsiballZ_backup; pkill -9 rsync'"
+        "systemd-run --quiet --collect sh -c "
+        f"'until ls {FOLDER}/{NAME}/*/models/.more.pt.*; do sleep 0.1; done; pkill -9 -f [A]nsiballZ_backup; pkill -9 rsync'"
     )
     run = play("playbooks/backup.yml", iopaint_backup_rsync_options=["--bwlimit=2m"])
     assert run.rc == 2, run.output

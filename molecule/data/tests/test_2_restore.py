@@ -80,7 +80,7 @@ def test_what_is_not_good_after_the_exchange_is_put_back(host):
     host(f"echo the former > /var/lib/iopaint/{MODEL}")
     before = host.sums()
     host(
-        "systemd-run --quiet --unit=damage sh -c "
+        "systemd-run --quiet --collect sh -c "
         f"'until ls -d /var/lib/iopaint/.former-models-*; do sleep 0.05; done; truncate -s 1 /var/lib/iopaint/{MODEL}'"
     )
     run = play("playbooks/restore.yml", iopaint_backup_include=["models"])
