@@ -193,6 +193,23 @@ class Releases:
             if name.endswith((".yaml", ".env")):
                 os.unlink(self.path(record["id"], name))
 
+    def to_run(self, record, new=False):
+        """Give what is needed to run and prove a release. new: whether it is still to be switched to."""
+        keys = ("variant", "project", "url", "image", "ref", "environment")
+        return {
+            "name": self.name,
+            "id": record["id"],
+            "new": new,
+            "before": record.get("replaces") if new else record["id"],
+            "path": self.link,
+            "folder": self.path(record["id"]),
+            "memory": record.get("memory"),
+            "files": ["compose.yaml"] + (["devices.yaml"] if record.get("variant") == "gpu" else []),
+            "devices": record.get("devices") or [],
+            "cpu_allowed": bool(record.get("cpu_allowed")),
+            **{key: record.get(key) for key in keys},
+        }
+
     def rebuild(self, release_id, image_of, running_id):
         """Write a damaged record anew from the release's files, the engine and what runs; give the record.
 

@@ -166,11 +166,9 @@ class Steps:
         self.docker, self.owner = Docker(module), module.params["owner"]
         self.rebuilt, self.diff = [], []
         names = [item["name"] for item in self.params["instances"]]
-        self.stores = {name: self.store(name) for name in names or (self.all_names() if self.params["to"] else [])}
-
-    def all_names(self):
-        """Give the names of the instances that have releases on this host."""
-        return containers.folders(self.params["dir"])
+        if not names and self.params["to"]:
+            names = containers.folders(self.params["dir"])
+        self.stores = {name: self.store(name) for name in names}
 
     def store(self, name):
         """Give the releases of an instance, every record readable."""
@@ -197,24 +195,6 @@ class Steps:
         """Add a line to the audit log."""
         facts = {"instance": name, "release": record["id"], "image": record.get("image"), **facts}
         audit.append(self.params["audit"], action, self.owner, **facts)
-
-    def described(self, store, record, new):
-        """Give what the tasks of the role need of a release."""
-        files = ["compose.yaml"] + (["devices.yaml"] if record.get("variant") == "gpu" else [])
-        keys = ("variant", "project", "url", "image", "ref", "environment")
-        return {
-            "name": store.name,
-            "id": record["id"],
-            "new": new,
-            "before": record.get("replaces") if new else record["id"],
-            "path": store.link,
-            "folder": store.path(record["id"]),
-            "memory": record.get("memory"),
-            "files": files,
-            "devices": record.get("devices") or [],
-            "cpu_allowed": bool(record.get("cpu_allowed")),
-            **{key: record.get(key) for key in keys},
-        }
 
     # --- prepared ----------------------------------------------------------------------------------------------------
 
@@ -261,9 +241,9 @@ class Steps:
                 self.supersede(store, None)
                 if new:  # a switch away from it was begun, and is taken back
                     self.log("prepared", store.name, proven, outcome="taken up again")
-            return self.described(store, {**proven, "replaces": None}, new)
+            return store.to_run({**proven, "replaces": None}, new)
         if prepared and store.made_of(prepared, wanted):
-            return self.described(store, prepared, True)
+            return store.to_run(prepared, True)
         before = proven["id"] if proven else (prepared or {}).get("replaces")
         record = self.new_record(store, item, image, before)
         self.show(store, record, files, before)
@@ -273,7 +253,7 @@ class Steps:
             rest = [(f["name"], f["content"], int(f["mode"], 8)) for f in item["files"] if f["name"] != ".env"]
             store.add(record, [(name, content, mode), *rest])
             self.log("prepared", store.name, record, ref=record["ref"], reason=before and f"to take the place of {before}")
-        return self.described(store, record, True)
+        return store.to_run(record, True)
 
     def supersede(self, store, but):
         """Say of other prepared releases that they won't become current."""
@@ -369,14 +349,14 @@ class Steps:
         if proven and record["id"] == proven["id"]:
             if not self.module.check_mode:
                 self.supersede(store, None)
-            return self.described(store, {**record, "replaces": None}, store.linked != record["id"])
+            return store.to_run({**record, "replaces": None}, store.linked != record["id"])
         if record["outcome"] != releases.PREPARED and not self.module.check_mode:
             self.supersede(store, None)
             before = proven["id"] if proven else None
             record.update(replaces=before, rolled_back_from=before, started=None, duration_s=None, reason=None)
             store.end(record, releases.PREPARED)
             self.log("rollback prepared", store.name, record, reason=before and f"to take the place of {before}")
-        return self.described(store, {**record, "replaces": record.get("replaces") or (proven or {}).get("id")}, True)
+        return store.to_run({**record, "replaces": record.get("replaces") or (proven or {}).get("id")}, True)
 
     # --- switched, kept, back ----------------------------------------------------------------------------------------
 
@@ -464,14 +444,14 @@ class Steps:
             )
             if replaced:
                 store.point(replaced["id"])
-                former.append({**self.described(store, replaced, False), "failed": item["id"]})
+                former.append({**store.to_run(replaced, False), "failed": item["id"]})
         return former
 
     # --- prune -------------------------------------------------------------------------------------------------------
 
     def prune(self):
         """Remove our images that no release needs any more, and build cache over its limit; give the images' names."""
-        stores = [releases.Releases(self.params["dir"], name) for name in self.all_names()]
+        stores = [releases.Releases(self.params["dir"], name) for name in containers.folders(self.params["dir"])]
         if any(store.damaged for store in stores):  # what they need is not known
             self.module.warn("No image was removed, as there are records of releases that can't be read.")
             return []
@@ -580,7 +560,7 @@ def main():
         if state in ("prepared", "switched"):
             result["changed"] = any(item["new"] for item in result["instances"])
         if state == "prepared":
-            result["unlisted"] = [name for name in steps.all_names() if name not in steps.stores]
+            result["unlisted"] = [name for name in containers.folders(module.params["dir"]) if name not in steps.stores]
         if state == "listed":
             result["free"] = steps.free()
         if state == "back":
