@@ -14,12 +14,13 @@ CAUSES = (
     ),
     (
         r"unknown authority|self.signed certificate",
-        "The host does not know the authority behind the registry's certificate. Name its certificate, a file on the control node, "
-        "by iopaint_registry_ca.",
+        "The host does not know the authority behind the registry's certificate. Name its certificate, a file on the control "
+        "node, by iopaint_registry_ca.",
     ),
     (
         r"x509: certificate",
-        "The registry's certificate does not fit: iopaint_registry has to name {registry} as the certificate does, and it must not have ended.",
+        "The registry's certificate does not fit: iopaint_registry has to name {registry} as the certificate does, and it must "
+        "not have ended.",
     ),
     (
         r"server gave HTTP response to HTTPS client",

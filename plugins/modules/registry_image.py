@@ -28,9 +28,9 @@ options:
     required: true
   images:
     description:
-      - The images. C(image) is the name that it was built with, whose tag is that in the repository too, C(tags) are further names on
-        the host, C(digest) is its digest in the repository (without one V(pulled) goes by the tag), C(aliases) are further tags that
-        V(pushed) gives it there. All but the first may be left out; what else an entry holds is handed on.
+      - The images. C(image) is the name that it was built with, whose tag is that in the repository too, C(tags) are further
+        names on the host, C(digest) is its digest in the repository (without one V(pulled) goes by the tag), C(aliases) are
+        further tags that V(pushed) gives it there. All but the first may be left out; what else an entry holds is handed on.
     type: list
     elements: dict
     required: true
@@ -72,8 +72,8 @@ EXAMPLES = r"""
 RETURN = r"""
 images:
   description:
-    - The images as given, each with C(digest) in the repository (none where it is not known), C(how) (V(here), V(pulled), V(pushed) or
-      V(missing)) and C(seconds) that it took.
+    - The images as given, each with C(digest) in the repository (none where it is not known), C(how) (V(here), V(pulled),
+      V(pushed) or V(missing)) and C(seconds) that it took.
     - C(id) and C(size) of those that are on the host.
   type: list
   elements: dict

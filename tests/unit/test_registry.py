@@ -12,15 +12,24 @@ GET = 'Error response from daemon: Get "https://registry.example.com:5000/v2/": 
     ("output", "said"),
     [
         (GET + "tls: failed to verify certificate: x509: certificate signed by unknown authority", "iopaint_registry_ca"),
-        (GET + "x509: certificate is valid for localhost, not registry.example.com", "iopaint_registry has to name registry.example.com:5000"),
+        (
+            GET + "x509: certificate is valid for localhost, not registry.example.com",
+            "iopaint_registry has to name registry.example.com:5000",
+        ),
         (GET + "http: server gave HTTP response to HTTPS client", "playbooks/registry.yml"),
         (GET + "unauthorized: authentication required", "iopaint_registry_username and iopaint_registry_password"),
         ("no basic auth credentials", "iopaint_registry_username and iopaint_registry_password"),
         (GET + "dial tcp 172.20.0.2:5000: connect: connection refused", "`curl https://registry.example.com:5000/v2/`"),
         (GET + "dial tcp: lookup registry.example.com on 127.0.0.11:53: no such host", "(iopaint_registry)"),
         ("error pulling image configuration: download failed after attempts=6: unexpected EOF", "See that the registry runs"),
-        ("failed to register layer: write /usr/lib/x: no space left on device", "The disk is full where the engine keeps its data (/data)"),
-        (f"Error response from daemon: manifest for {REPOSITORY}@sha256:00 not found: manifest unknown: manifest unknown", "playbooks/build.yml"),
+        (
+            "failed to register layer: write /usr/lib/x: no space left on device",
+            "The disk is full where the engine keeps its data (/data)",
+        ),
+        (
+            f"Error response from daemon: manifest for {REPOSITORY}@sha256:00 not found: manifest unknown: manifest unknown",
+            "playbooks/build.yml",
+        ),
         ("Error response from daemon: unsupported: The operation is unsupported.", "garbage collection"),
     ],
 )
@@ -39,7 +48,7 @@ def test_an_engine_that_says_nothing_is_said():
     ("output", "unknown"),
     [
         (f"manifest for {REPOSITORY}:cpu-a not found: manifest unknown: manifest unknown", True),
-        (f"failed to resolve reference \"{REPOSITORY}:cpu-a\": {REPOSITORY}:cpu-a: not found", True),
+        (f'failed to resolve reference "{REPOSITORY}:cpu-a": {REPOSITORY}:cpu-a: not found', True),
         ("name unknown: repository name not known to registry", True),
         (GET + "unauthorized: authentication required", False),
         (GET + "dial tcp: lookup registry.example.com on 127.0.0.11:53: no such host", False),

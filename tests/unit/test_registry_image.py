@@ -69,7 +69,11 @@ def docker(engine, tmp_path):
     engine.program("docker", DOCKER, STATE=state, DIGEST=DIGEST)
 
     def docker(**values):
-        known = json.loads(state.read_text()) if state.exists() else {"names": {}, "registry": {"tags": {}, "images": {}}, "error": ""}
+        known = (
+            json.loads(state.read_text())
+            if state.exists()
+            else {"names": {}, "registry": {"tags": {}, "images": {}}, "error": ""}
+        )
         known.setdefault("calls", [])
         state.write_text(json.dumps({**known, **values}))
         return {**known, **values}
@@ -82,7 +86,9 @@ def docker(engine, tmp_path):
 def run(run_module, docker):
     def run(state, failed=False, check=False, images=None, **options):
         images = images or [{"image": NAME, "tags": TAGS}]
-        return run_module(registry_image, failed=failed, check=check, state=state, repository=REPOSITORY, images=images, **options)
+        return run_module(
+            registry_image, failed=failed, check=check, state=state, repository=REPOSITORY, images=images, **options
+        )
 
     return run
 
@@ -162,7 +168,10 @@ def test_a_registry_that_is_down_changes_nothing(run, docker, state):
     names = {"iopaint:cpu-other": "sha256:2", **({NAME: "sha256:1"} if state == "pushed" else {})}
     docker(names=names, error="Error response from daemon: dial tcp 10.0.0.2:5000: connect: connection refused\n")
     message = run(state, failed=True, optional=True)["msg"]
-    assert "connection refused. See that the registry runs and that the host reaches registry.example.com:5000 (iopaint_registry)" in message
+    assert (
+        "connection refused. See that the registry runs and that the host reaches registry.example.com:5000 (iopaint_registry)"
+        in message
+    )
     assert docker()["names"] == names
 
 

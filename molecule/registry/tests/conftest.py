@@ -1,4 +1,4 @@
-"""What the tests of this scenario share: the hosts, the stand-ins that take the place of builds, and plays that go on meanwhile."""
+"""What the tests of this scenario share: the hosts, and the stand-ins that take the place of builds."""
 
 import json
 import re
@@ -30,7 +30,9 @@ class Host:
 
     def state(self):
         """What serves, what is recorded and which images there are: equal before and after means that nothing was touched."""
-        command = f"docker ps -aq --no-trunc; docker images --digests --no-trunc --format json; cat {INSTANCE}/releases/*/release.json"
+        command = (
+            f"docker ps -aq --no-trunc; docker images --digests --no-trunc --format json; cat {INSTANCE}/releases/*/release.json"
+        )
         return self(command + f"; readlink {INSTANCE}/current")
 
     def serves(self):
@@ -46,7 +48,9 @@ class Host:
         return self("docker images --digests --format '{{.Repository}}:{{.Tag}} {{.Digest}}'")
 
     def has_no_login(self):
-        return self("ls /run | grep -c iopaint-registry- || true") == "0" and not self.shell.file("/root/.docker/config.json").exists
+        return (
+            self("ls /run | grep -c iopaint-registry- || true") == "0" and not self.shell.file("/root/.docker/config.json").exists
+        )
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +76,7 @@ def failed_build():
 
 @pytest.fixture(scope="session")
 def stand_in(failed_build, builder):
-    """Give the image of a ref its name, as if the builder had built it: a stand-in of the scenario fleet, with an own layer of random data."""
+    """Give a stand-in of the scenario fleet the name of a ref's image, as if it had been built; a layer of it is random."""
     recipe = re.search(r"The build of iopaint:cpu-[0-9a-f]{12}-([0-9a-f]{12}) failed", failed_build.output)[1]
 
     def stand_in(ref, megabytes=1):

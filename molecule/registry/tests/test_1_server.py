@@ -17,8 +17,10 @@ def test_keys_are_nobody_else_s(registry):
 
 
 def test_no_plain_http(registry):
-    assert "HTTP request to an HTTPS server" in registry("python3 -c \"import socket as s; c = s.create_connection(('localhost', 5443));"
-                                                          " c.send(b'GET /v2/ HTTP/1.0\\r\\n\\r\\n'); print(c.recv(999).decode())\"")
+    assert "HTTP request to an HTTPS server" in registry(
+        "python3 -c \"import socket as s; c = s.create_connection(('localhost', 5443));"
+        " c.send(b'GET /v2/ HTTP/1.0\\r\\n\\r\\n'); print(c.recv(999).decode())\""
+    )
 
 
 def test_the_garbage_collection_runs_read_only_and_the_registry_is_back(registry):

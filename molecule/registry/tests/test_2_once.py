@@ -61,7 +61,9 @@ def test_what_the_registry_has_is_pulled_and_not_built(stand_in, builder, other)
 
 
 def test_a_registry_that_was_emptied_is_filled_again(registry, builder, other):
-    registry("systemctl stop docker-registry && rm -rf /var/lib/docker-registry/docker/registry/v2/* && systemctl start docker-registry")
+    registry(
+        "systemctl stop docker-registry && rm -rf /var/lib/docker-registry/docker/registry/v2/*; systemctl start docker-registry"
+    )
     other("docker rmi -f $(docker images -q iopaint:cpu-v2)")
     done = play("playbooks/build.yml", iopaint_image_ref="v2")
     assert done.rc == 0, done.output

@@ -16,7 +16,8 @@ def untouched(builder, other):
     before = [(host.serves(), host.state()) for host in (builder, other)]
     yield
     assert [(host.serves(), host.state()) for host in (builder, other)] == before
-    assert builder.has_no_login() and other.has_no_login()
+    assert builder.has_no_login()
+    assert other.has_no_login()
 
 
 def lost(*hosts):
@@ -30,7 +31,9 @@ def test_registry_down(untouched, registry):
     done = play("playbooks/build.yml", iopaint_image_ref="v3")
     registry("systemctl start docker-registry")
     assert done.rc != 0
-    assert done.says("connection refused", "that the host reaches iopaint-registry:5443 (iopaint_registry)", "Nothing that runs was touched.")
+    assert done.says(
+        "connection refused", "that the host reaches iopaint-registry:5443 (iopaint_registry)", "Nothing that runs was touched."
+    )
 
 
 def test_wrong_password(untouched):
@@ -85,7 +88,9 @@ def test_a_pull_that_is_cut_in_its_middle(pushed, untouched, registry, other):
     done = result["done"]
     assert half.rc == 0, done.output
     assert done.rc != 0
-    assert done.says(f"The image {REPOSITORY}@sha256:", "could not be pulled", "that the host reaches iopaint-registry:5443 (iopaint_registry)")
+    assert done.says(
+        f"The image {REPOSITORY}@sha256:", "could not be pulled", "that the host reaches iopaint-registry:5443 (iopaint_registry)"
+    )
     assert other("ls -A /var/lib/docker/tmp") == ""
 
 
