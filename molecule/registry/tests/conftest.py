@@ -29,11 +29,10 @@ class Host:
         return self.shell.check_output(command)
 
     def state(self):
-        """What serves, what is recorded and which images there are: equal before and after means that nothing was touched."""
-        command = (
-            f"docker ps -aq --no-trunc; docker images --digests --no-trunc --format json; cat {INSTANCE}/releases/*/release.json"
-        )
-        return self(command + f"; readlink {INSTANCE}/current")
+        """What runs, which images there are and what is recorded: equal before and after means that nothing was touched."""
+        images = "docker images --digests --no-trunc --format '{{.ID}} {{.Repository}}:{{.Tag}} {{.Digest}}' | sort"
+        records = f"cd {INSTANCE} && readlink current && grep -H -E 'outcome|image' releases/*/release.json"
+        return self(f"docker ps -aq --no-trunc; {images}; {records}")
 
     def serves(self):
         """Which of the stand-in's releases answers."""
