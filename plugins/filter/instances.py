@@ -186,7 +186,7 @@ def instance_releases(wanted, layout, common):
         if instance["variant"] == "gpu":
             override = devices.compose_override(instance, layout["gpu_mode"])
             files.append({"name": "devices.yaml", "content": override, "mode": "0644"})
-        release = {key: instance[key] for key in ("name", "variant", "image", "url", "environment", "cpu_allowed")}
+        release = {key: instance[key] for key in ("name", "variant", "image", "url", "environment", "cpu_allowed", "memory")}
         release.update(project=published["project"], image_variable=f"{variant}_IMAGE", devices=instance.get("devices") or [])
         done.append({**release, "files": files})
     return done

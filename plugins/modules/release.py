@@ -92,14 +92,18 @@ RETURN = r"""
 instances:
   description:
     - One entry an instance. C(name), release C(id), C(new) (whether it is still to be switched to and proven), C(before) (the
-      ID of the release that it takes the place of) and what is needed to run and prove it (C(path), C(files), C(variant),
-      C(project), C(url), C(image), C(devices), C(cpu_allowed)).
+      ID of the release that it takes the place of) and what is needed to run and prove it (C(path), C(folder), C(files),
+      C(variant), C(project), C(url), C(image), C(devices), C(cpu_allowed), C(memory)).
     - After V(kept) also C(without_service_s) and C(duration_s) of new ones; after V(back) only those that are to be put back.
     - With V(listed) C(releases), the records, oldest first, C(current) (what the link names), C(proven) (what served last),
       C(damaged) (records that can't be read) and C(image_there).
   type: list
   elements: dict
   returned: success
+memory_available:
+  description: Bytes of memory that can be had without swapping.
+  type: int
+  returned: with O(state=prepared)
 rebuilt:
   description: Records that could not be read and were rebuilt.
   type: list
@@ -126,12 +130,20 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Do
 
 LABEL = "io.iopaint.fleet.recipe"
 HELD = "iopaint-release"  # repository of the names that this module gives to images whose own name may move
+BESIDE = "-beside"  # ends the compose project of a trial (tasks/beside.yml of the role iopaint)
 PROOF = ("model", "latency_ms", "pixels")
 
 
 def uptime():
     """Give seconds since the host's boot, which no change of its clock touches."""
     return round(time.clock_gettime(time.CLOCK_BOOTTIME), 3)
+
+
+def memory_available():
+    """Give the bytes of memory that can be had without swapping, as the kernel estimates."""
+    with open("/proc/meminfo", encoding="ascii") as stream:
+        (line,) = [line for line in stream if line.startswith("MemAvailable:")]
+    return int(line.split()[1]) * 1024
 
 
 class Steps:
@@ -187,6 +199,8 @@ class Steps:
             "new": new,
             "before": record.get("replaces") if new else record["id"],
             "path": store.link,
+            "folder": store.path(record["id"]),
+            "memory": record.get("memory"),
             "files": files,
             "devices": record.get("devices") or [],
             "cpu_allowed": bool(record.get("cpu_allowed")),
@@ -195,12 +209,27 @@ class Steps:
 
     # --- prepared ----------------------------------------------------------------------------------------------------
 
+    def end_trials(self):
+        """Remove what a play that was killed has left of a release that it tried beside the one that serves."""
+        row = '{{.ID}} {{.Label "com.docker.compose.project"}}'
+        _rc, out, _err = self.docker.run("ps", "--all", "--filter", "label=com.docker.compose.project", "--format", row)
+        left = [words.split(maxsplit=1) for words in out.splitlines() if words.endswith(BESIDE)]
+        if not self.module.check_mode:
+            for container, project in left:
+                self.docker.run("rm", "--force", container)
+                self.docker.run("network", "rm", f"{project}_default")
+
     def prepared(self):
         """Give the release of each instance that is to be current, made where it is not there yet."""
+        begun = any(store.prepared() for store in self.stores.values())
         if self.params["to"]:
-            return self.found()
-        images = {item["name"]: self.image(item) for item in self.params["instances"]}
-        return [self.prepare(self.stores[item["name"]], item, images[item["name"]]) for item in self.params["instances"]]
+            done = self.found()
+        else:
+            images = {item["name"]: self.image(item) for item in self.params["instances"]}
+            done = [self.prepare(self.stores[item["name"]], item, images[item["name"]]) for item in self.params["instances"]]
+        if begun:
+            self.end_trials()
+        return done
 
     def image(self, item):
         """Give the engine's document of the image that an instance wants; it has to be there before anything is written."""
@@ -269,6 +298,7 @@ class Steps:
             "cpu_allowed": bool(item.get("cpu_allowed")),
             "outcome": releases.PREPARED,
             "replaces": before,
+            "memory": item.get("memory"),
             "started": None,
             "duration_s": None,
             "reason": None,
@@ -561,6 +591,8 @@ def main():
         if module.check_mode and state in ("switched", "kept", "back"):
             module.exit_json(instances=module.params["instances"], rebuilt=[], **result)
         result["instances"] = getattr(steps, state)()
+        if state == "prepared":
+            result["memory_available"] = memory_available()
         if state in ("prepared", "switched"):
             result["changed"] = any(item["new"] for item in result["instances"])
         if state == "listed":

@@ -181,3 +181,30 @@ def test_an_image_that_is_there_needs_no_disk(run):
 def test_an_engine_that_is_down_is_said(run, engine):
     engine.set(down=True)
     assert "The Docker engine does not answer: Cannot connect" in run(failed=True)["msg"]
+
+
+def test_attestations_need_an_image_store_that_keeps_them(run, engine):
+    result = run(failed=True, attestations=["sbom", "provenance"])
+    assert "iopaint_image_attestations is sbom, provenance" in result["msg"]
+    assert "containerd-snapshotter" in result["msg"]
+    assert not engine.calls("buildx")
+
+
+def test_attestations_are_asked_for_and_make_another_image(run, engine):
+    plain = run()["image"]
+    engine.set(store='[["driver-type","io.containerd.snapshotter.v1"]]')
+    assert run(attestations=["provenance", "sbom"], sbom_generator="scanner:1")["image"] != plain
+    call = engine.calls("buildx", "bake")[-1]["argv"]
+    assert [word for word in call if word.startswith(("--provenance", "--sbom"))] == [
+        "--provenance=mode=max",
+        "--sbom=generator=scanner:1",
+    ]
+
+
+def test_a_missing_image_is_named_and_not_built(run, engine):
+    result = run(build=False)
+    assert (result["needed"], result["changed"], result["built"]) == (True, False, False)
+    assert not engine.calls("buildx")
+    assert not engine.ids
+    assert "needed" not in run()
+    assert "needed" not in run(build=False)

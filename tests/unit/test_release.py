@@ -17,6 +17,7 @@ class Engine:
 
     def __init__(self):
         self.images, self.running, self.events, self.calls, self.used = {}, {}, [], [], set()
+        self.containers = {}  # their compose projects
 
     def have(self, name, recipe="abc", ref="v1"):
         """Hold an image, newer than those before it."""
@@ -60,6 +61,11 @@ class Engine:
             del self.images[args[2]]
             if held:
                 self.images[image["RepoDigests"][0]] = image
+            return 0, "", ""
+        if args[:2] == ("ps", "--all"):
+            return 0, "".join(f"{name} {project}\n" for name, project in self.containers.items()), ""
+        if args[0] in ("rm", "network"):
+            self.containers.pop(args[-1], None)
             return 0, "", ""
         if args[0] == "ps":
             project = args[-1].rpartition("=")[2]
@@ -556,3 +562,22 @@ def test_the_audit_log_has_a_line_for_each_action(deploy, tmp_path):
         ("ann", "desk", "cpu", ONE)
     }
     assert stat.S_IMODE((tmp_path / "audit.log").stat().st_mode) == 0o640
+
+
+def test_a_release_has_what_its_trial_beside_the_former_one_takes(step, top):
+    result = step("prepared", [{**wanted(), "memory": "6g"}])
+    (prepared,) = result["instances"]
+    assert prepared["folder"] == str(top / "cpu" / "releases" / prepared["id"])
+    assert prepared["memory"] == "6g"
+    assert 1e6 < result["memory_available"] < 1e14
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_trial_that_was_killed_goes_with_the_next_play(deploy, step, docker, version):
+    """Whether the next play wants the former release, the same one or another."""
+    deploy()
+    step("prepared", [wanted(2)])
+    docker.containers = {"12": "iopaint-cpu-beside", "34": "iopaint-cpu", "56": "somebody"}
+    step("prepared", [wanted(version)])
+    assert docker.containers == {"34": "iopaint-cpu", "56": "somebody"}
+    assert ("network", "rm", "iopaint-cpu-beside_default") in docker.calls

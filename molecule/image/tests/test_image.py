@@ -68,6 +68,22 @@ def test_torch_is_the_one_meant(host, variant):
     assert cuda == {"cpu": "None", "gpu": "13.0"}[variant]
 
 
+def test_older_drivers_have_an_image_too(host, bake, variant):
+    """CUDA 12.6 has a torch of its own, which has to fit the same packages."""
+    if variant == "cpu":
+        pytest.skip("the CPU image has no CUDA")
+    done = bake("iopaint:gpu-cu126", CUDA="12.6")
+    assert done.rc == 0, done.stdout[-3000:]
+    size = int(host.check_output("docker image inspect --format '{{.Size}}' iopaint:gpu-cu126"))
+    print(f"the image for CUDA 12.6 has {size / 1e9:.2f} GB")
+    assert size <= MOST["gpu"]
+    run = "docker run --rm -i --network none --read-only --tmpfs /tmp --entrypoint python"
+    assert host.check_output(f"{run} iopaint:gpu-cu126 -c 'import torch; print(torch.version.cuda)'") == "12.6"
+    done = host.run(f"{run} iopaint:gpu-cu126 - < /root/proof.py")
+    assert done.rc == 0, done.stdout
+    host.check_output("docker rmi iopaint:gpu-cu126")
+
+
 def test_gpu_image_refuses_to_start_without_a_gpu(host, variant):
     done = host.run(f"docker run --rm --read-only --tmpfs /tmp iopaint:{variant}-latest iopaint start --help")
     assert done.rc == 0
@@ -99,6 +115,40 @@ def test_a_source_that_does_not_fit_is_named(tree, bake):
     assert "diffusers==0.30.0: pinned is 0.27.2" in done.stdout
     assert "flask: not among the pinned packages" in done.stdout
     assert "diffusers==0.27.2:" not in done.stdout
+
+
+REMOVE_BACKGROUND = """
+import numpy
+from PIL import Image
+from rembg import remove
+from rembg.sessions.base import BaseSession
+
+class LeftHalf(BaseSession):  # in place of a model
+    def __init__(self):
+        pass
+
+    def predict(self, image, *args, **kwargs):
+        mask = numpy.zeros(image.size[::-1], numpy.uint8)
+        mask[:, : image.size[0] // 2] = 255
+        return [Image.fromarray(mask)]
+
+photo = Image.open("/usr/share/iopaint-fleet/photo.png").resize((64, 64))
+alpha = numpy.asarray(remove(photo, session=LeftHalf(), alpha_matting=True, alpha_matting_erode_size=4))[..., 3]
+assert alpha[:, :16].mean() > 240 and alpha[:, 48:].mean() < 16, alpha
+"""
+
+
+def test_extras_are_a_layer_of_their_own_and_work(host, bake, variant):
+    if variant == "gpu":
+        pytest.skip("the CPU image shows it, and the extras of both are the same")
+    done = bake("iopaint:plugins", EXTRAS="plugins", SOURCE_DATE_EPOCH="1800000000")
+    assert done.rc == 0, done.stdout[-3000:]
+    before, after = layers(host, "iopaint:cpu-latest"), layers(host, "iopaint:plugins")
+    assert len(set(after) - set(before)) == 2  # the packages, and the list of all
+    host.run_expect([0], "printf %s %s > /root/remove.py", "%s", REMOVE_BACKGROUND)
+    run = "docker run --rm -i --network none --read-only --tmpfs /tmp --entrypoint python"
+    done = host.run(f"{run} iopaint:plugins - < /root/remove.py")
+    assert done.rc == 0, done.stderr
 
 
 def test_same_inputs_same_layers(host, tree, bake, variant):
