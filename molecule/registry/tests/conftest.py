@@ -70,7 +70,7 @@ def other():
 @pytest.fixture(scope="session")
 def failed_build():
     """A build that fails, as there is nothing to build in the source; it says what the image would have been called."""
-    return play("playbooks/build.yml", iopaint_image_ref="v1")
+    return play("playbooks/build.yml", iopaint_image_ref="v4")
 
 
 @pytest.fixture(scope="session")
