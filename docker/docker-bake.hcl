@@ -23,6 +23,8 @@ variable "PYTHON_INDEX" { default = "" }
 variable "PYTHON_EXTRA_INDEX" { default = "" }         # searched besides; a build secret, so it may hold a password
 variable "NPM_REGISTRY" { default = "" }
 variable "DEBIAN_MIRROR" { default = "" }              # in place of the base's own sources; a build secret too
+variable "CACHE_FROM" { default = "" }                 # build cache of another machine, as type=registry,ref=REPOSITORY:TAG
+variable "CACHE_TO" { default = "" }                   # type=inline, or with the containerd image store type=registry,ref=…,mode=max
 variable "HTTP_PROXY" { default = "" }                 # the proxy of the build's downloads; in neither image nor history
 variable "HTTPS_PROXY" { default = "" }
 variable "NO_PROXY" { default = "" }
@@ -65,6 +67,8 @@ target "_image" {
     TORCH_INDEX = equal(variant, "cpu") ? TORCH_INDEX : ""
     FRONTEND    = FRONTEND
   }, notequal("", extras(variant)) ? { WITH_EXTRAS = "some", EXTRAS = extras(variant) } : {}, notequal("", SOURCE_DATE_EPOCH) ? { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH } : {})
+  cache-from = compact([CACHE_FROM])
+  cache-to   = compact([CACHE_TO])
   tags = notequal("", TAGS) ? split(",", TAGS) : ["${REGISTRY}iopaint:${variant}-${VERSION}"]
   labels = merge({
     "org.opencontainers.image.title"    = "IOPaint"

@@ -483,13 +483,17 @@ class Steps:
             return []
         held = [tag for tag in tags if repository(tag) == HELD]
         names = tags if labelled(image) else held  # an image of the user's own keeps the name that he gave
+        if labelled(image) and (not tags or image.get("RepoDigests")):
+            names = [*names, image["Id"]]  # the digest that it was pulled by would hold it
         removed = []
-        for name in names or ([image["Id"]] if labelled(image) else []):
+        for name in names:
             rc, _out, err = self.docker.run("image", "rm", name)
             if rc == 0:
                 removed.append(name)
-            elif "is using" not in err and "in use" not in err:  # what a container was made from stays
+                continue
+            if "is using" not in err and "in use" not in err:  # what a container was made from stays
                 self.module.warn(f"The image {name} could not be removed: {err.strip()}")
+            break
         return removed
 
     def prune_cache(self):
