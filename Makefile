@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 export DOCKER_TIMEOUT := 300
 
 # Not fleet yet, which has not passed as a whole from a clean clone: make test SCENARIO=fleet. image-gpu takes gigabytes.
-SCENARIO ?= default gpu image provision provision-ubuntu
+SCENARIO ?= default gpu image bundle provision provision-ubuntu
 
 .PHONY: help env demo demo-down lint unit scenarios test bench constraints
 help: ## list the commands

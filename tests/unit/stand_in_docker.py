@@ -10,6 +10,7 @@ import os
 import sys
 
 folder = globals()["STAND_IN"]
+sys.path.append(globals()["TESTS"])
 with open(f"{folder}/state", "rb") as stream:
     state = marshal.load(stream)  # noqa: S302 - the fixture's own file
 images, argv = state["images"], sys.argv[1:]
@@ -76,4 +77,14 @@ if argv[0] == "run" and argv[-1] == "check":
     models = {"IOPAINT_MODEL_DIR": values("-v")[0].split(":")[0]} if "-v" in argv else {}
     command = ["/usr/bin/python3", state["entrypoint"], "check", "--source", state["source"]]
     os.execve(command[0], command, {**models, **passed})  # noqa: S606
+if argv[0] in ("save", "load"):
+    import stand_in_archive
+
+    if state.get(f"{argv[0]}_error"):
+        end(1, "", state[f"{argv[0]}_error"])
+    if argv[0] == "save":
+        stand_in_archive.save(images, argv[1:])
+    else:
+        images.update(stand_in_archive.load())
+    end()
 end(64, "", f"the stand-in knows no docker {' '.join(argv)}\n")
