@@ -49,6 +49,10 @@ options:
     description: Further variables of the bake file, part of the recipe's digest.
     type: dict
     default: {}
+  network:
+    description: Variables of the bake file that say where downloads come from. They may hold passwords, and make no other image.
+    type: dict
+    default: {}
   ca_bundle:
     description: PEM file with extra CAs on the host, handed over as a build secret.
     type: str
@@ -132,6 +136,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret, masked
 
 # Parts of the recipe that an image is not made of.
 NOT_IN_IMAGE = {"compose.yaml", "docker-bake.hcl", "Dockerfile.dockerignore"}
@@ -171,7 +176,7 @@ def bake(module, docker, immutable, digest):
     """Run the build; fail the module with the end of the log. Gives the seconds it took."""
     params = module.params
     env = {
-        **{name: str(value) for name, value in params["variables"].items()},
+        **{name: str(value) for name, value in {**params["variables"], **params["network"]}.items()},
         "SOURCE": params["source"],
         "BASE": params["base"],
         "TAGS": immutable,
@@ -189,6 +194,7 @@ def bake(module, docker, immutable, digest):
     command += ["--set", f"{params['variant']}.context={params['recipe']}"]
     start = time.monotonic()
     rc, out, err = docker.run(*command, cwd=params["recipe"], environ_update=env)
+    out, err = (masked(text, params["network"].values()) for text in (out, err))
     with open(params["log"], "w", encoding="utf-8") as stream:
         stream.write(out + err)
     if rc != 0:
@@ -213,6 +219,7 @@ def main():
             "base_id": {"type": "str", "required": True},
             "repository": {"type": "str", "default": "iopaint"},
             "variables": {"type": "dict", "default": {}},
+            "network": {"type": "dict", "default": {}},
             "ca_bundle": {"type": "str", "default": ""},
             "wheelhouse": {"type": "str", "default": ""},
             "epoch": {"type": "int", "default": 0},
@@ -220,8 +227,10 @@ def main():
             "log": {"type": "path", "required": True},
         },
         supports_check_mode=True,
+        no_log=True,  # the host's journal is told nothing: network may hold passwords
     )
     params = module.params
+    keep_secret(module, params["network"].values())
     docker = Docker(module)
     digest = recipe_digest(params["recipe"], params["variant"], params["base_id"], params["variables"])
     prefix = f"{params['repository']}:{params['variant']}-"

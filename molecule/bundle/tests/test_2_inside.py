@@ -98,7 +98,8 @@ def test_the_image_is_the_builders(builder, inside):
 def test_an_upgrade_comes_from_a_bundle(make, from_bundle, builder, inside):
     """Another image, of an edit, takes the place of the one that serves."""
     builder.check_output(
-        "rm -rf /root/edit && git clone -q -b v1.6.0 /srv/git/iopaint.git /root/edit && cd /root/edit && echo '# edited' >> iopaint/cli.py"
+        "rm -rf /root/edit && git clone -q -b v1.6.0 /srv/git/iopaint.git /root/edit && cd /root/edit"
+        " && echo '# edited' >> iopaint/cli.py"
         " && git -c user.name=t -c user.email=t@example.com commit -qam edited && git push -qf origin HEAD:refs/heads/edited"
     )
     done = make(iopaint_image_ref="edited")
