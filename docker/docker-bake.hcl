@@ -6,6 +6,7 @@
 variable "SOURCE" { default = "." }                    # folder (or git URL) with iopaint/ and web_app/
 variable "FRONTEND" { default = "build" }              # build: npm run build; shipped: take web_app/dist as it is
 variable "CUDA" { default = "13.0" }                   # of the GPU image: 13.0 (drivers from 580) or 12.6 (older drivers and GPUs)
+variable "EXTRAS" { default = "" }                     # plugins (rembg and what it needs), xformers (GPU only); a space between
 variable "VERSION" { default = "latest" }              # tag iopaint:<variant>-VERSION
 variable "REGISTRY" { default = "" }                   # prefix of the tags, with its slash: registry.example.com/team/
 variable "TAGS" { default = "" }                       # comma-separated tags in place of the one above, for one variant
@@ -27,6 +28,12 @@ variable "DEBIAN_MIRROR" { default = "" }              # in place of the base's 
 variable "HTTP_PROXY" { default = "" }
 variable "HTTPS_PROXY" { default = "" }
 variable "NO_PROXY" { default = "" }
+
+# xformers has no build for the CPU.
+function "extras" {
+  params = [variant]
+  result = join(" ", [for extra in split(" ", EXTRAS) : extra if notequal("", extra) && (equal("gpu", variant) || notequal("xformers", extra))])
+}
 
 group "default" { targets = ["all"] }
 group "all" { targets = ["cpu", "gpu"] }
@@ -56,10 +63,10 @@ target "_image" {
   target   = variant
   contexts = merge({ source = SOURCE }, notequal("", WHEELHOUSE) ? { wheelhouse = WHEELHOUSE } : {})
   args = merge({
-    VARIANT     = variant
-    TORCH       = equal(variant, "cpu") ? "cpu" : "cu${replace(CUDA, ".", "")}"
-    FRONTEND    = FRONTEND
-  }, notequal("", SOURCE_DATE_EPOCH) ? { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH } : {})
+    VARIANT  = variant
+    TORCH    = equal(variant, "cpu") ? "cpu" : "cu${replace(CUDA, ".", "")}"
+    FRONTEND = FRONTEND
+  }, notequal("", extras(variant)) ? { WITH_EXTRAS = "some", EXTRAS = extras(variant) } : {}, notequal("", SOURCE_DATE_EPOCH) ? { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH } : {})
   tags = notequal("", TAGS) ? split(",", TAGS) : ["${REGISTRY}iopaint:${variant}-${VERSION}"]
   labels = merge({
     "org.opencontainers.image.title"    = "IOPaint"

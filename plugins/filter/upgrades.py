@@ -29,6 +29,8 @@ _value:
   type: str
 """
 
+from ansible_collections.iopaint.fleet.plugins.plugin_utils.table import text_table
+
 HEADING = ("host", "instance", "before", "after", "outcome", "seconds", "no service", "reason")
 FAILURES = ("failed", "put back")
 REASON = 90  # the whole of it is in the play's output and in the host's audit log
@@ -54,8 +56,7 @@ def upgrade_table(hosts):
     cells = [list(HEADING)]
     for host in hosts:
         cells += rows(host["inventory_hostname"], host.get("iopaint_upgraded") or untouched(host))
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADING))]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in cells)
+    return text_table(cells)
 
 
 def untouched(host):

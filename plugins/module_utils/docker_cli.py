@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 
 
 class Docker:
@@ -17,6 +19,19 @@ class Docker:
     def run(self, *args, **kwargs):
         """Run docker with args; give (rc, stdout, stderr). Keywords go to AnsibleModule.run_command."""
         return self.module.run_command([self.path, *args], **kwargs)
+
+    def log(self, stream, *args, cwd, env):
+        """Run docker with args, what it says going to an open file as it comes; give the exit status. env: further variables."""
+        done = subprocess.run(
+            [self.path, *args],
+            cwd=cwd,
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        return done.returncode
 
     def image(self, name):
         """Give the image's `docker image inspect` document, or None where the engine has no such image."""

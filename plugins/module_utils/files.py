@@ -1,8 +1,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Text files, written in one step or not at all."""
+"""Text files, written in one step or not at all; who holds a file."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 
@@ -20,3 +21,15 @@ def write(path, content, mode=0o644):
     except OSError:
         os.unlink(candidate)
         raise
+
+
+def is_locked(path):
+    """Tell whether another process holds the file by flock; False where there is no file."""
+    try:
+        with open(path, "rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

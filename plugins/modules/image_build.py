@@ -12,7 +12,17 @@ description:
   - The immutable tag is made of the source's revision and a digest of the recipe (its files, the base image and the
     arguments). Where an image of that tag is on the host nothing is built.
   - The tags C(VARIANT-REF) and C(VARIANT-latest) are pointed at it.
+  - In a play the build runs in the background of the host, and its steps are shown as they end. A build whose control node
+    is lost goes on to its end, and the next play finds the image.
 options:
+  build:
+    description: Whether an image that is missing is built; with C(false), RV(needed) says that it is missing.
+    type: bool
+    default: true
+  timeout:
+    description: Seconds after which a build that runs in the background is stopped.
+    type: int
+    default: 10800
   recipe:
     description: Folder C(docker/) of the collection, on the host.
     type: path
@@ -69,11 +79,29 @@ options:
     description: Bytes that must be free where the engine keeps its data before a build begins.
     type: int
     default: 0
+  attestations:
+    description:
+      - What is attached to the image, as in-toto statements. C(provenance) says how it was built, C(sbom) what is in it (SPDX).
+      - The engine needs the containerd image store for it; its other store has no place for them, and the module fails.
+    type: list
+    elements: str
+    choices: [provenance, sbom]
+    default: []
+  sbom_generator:
+    description: Image that lists the packages for C(sbom).
+    type: str
+    default: docker/buildkit-syft-scanner:stable-1
   log:
-    description: File on the host that takes the build's full log.
+    description: File on the host that takes the build's full log. One build at a time holds it, another waits.
     type: path
     required: true
 attributes:
+  action:
+    support: full
+    description: Shows the steps of the build while it runs.
+  async:
+    support: none
+    description: The action runs a build in the background by itself.
   check_mode:
     support: full
     description: Says whether an image would be built.
@@ -113,10 +141,26 @@ built:
   description: Whether a build ran.
   type: bool
   returned: success
+needed:
+  description: Whether the image is missing and was not built.
+  type: bool
+  returned: O(build=false)
 seconds:
   description: Time of the build, 0 where none ran.
   type: float
   returned: success
+steps:
+  description: Steps of the build.
+  type: int
+  returned: where a build ran
+cached:
+  description: How many of them came from the cache.
+  type: int
+  returned: where a build ran
+downloaded:
+  description: Bytes that the steps say they downloaded.
+  type: int
+  returned: where a build ran
 size:
   description: Bytes, as C(docker image inspect) has them.
   type: int
@@ -128,6 +172,7 @@ recipe_digest:
 """
 
 import datetime
+import fcntl
 import hashlib
 import json
 import os
@@ -135,6 +180,7 @@ import re
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils.build_log import BuildLog
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret, masked
 
@@ -172,8 +218,24 @@ def check_disk(module, docker):
         )
 
 
+def attesting(module, docker):
+    """Give the options of bake that attach what is asked for; fail the module where the engine can't keep it."""
+    wanted = module.params["attestations"]
+    if not wanted:
+        return []
+    store = docker.info("{{json .DriverStatus}}")
+    if "io.containerd.snapshotter" not in store:
+        module.fail_json(
+            msg=f"iopaint_image_attestations is {', '.join(wanted)}, and the image store of this engine can't keep attestations. "
+            "Switch it to the containerd image store (docker_daemon_settings: {features: {containerd-snapshotter: true}}, which "
+            "hides the images and containers of the present store), or empty iopaint_image_attestations. Nothing was built."
+        )
+    options = {"provenance": "--provenance=mode=max", "sbom": f"--sbom=generator={module.params['sbom_generator']}"}
+    return [options[name] for name in wanted]
+
+
 def bake(module, docker, immutable, digest):
-    """Run the build; fail the module with the end of the log. Gives the seconds it took."""
+    """Run the build, unless another play has just done so; fail the module with the end of the log. Gives what is known of it."""
     params = module.params
     env = {
         **{name: str(value) for name, value in {**params["variables"], **params["network"]}.items()},
@@ -191,25 +253,35 @@ def bake(module, docker, immutable, digest):
         "SOURCE_DATE_EPOCH": str(params["epoch"] or ""),
     }
     command = ["buildx", "bake", "-f", "docker-bake.hcl", "--progress", "plain", "--load", params["variant"]]
-    command += ["--set", f"{params['variant']}.context={params['recipe']}"]
-    start = time.monotonic()
-    rc, out, err = docker.run(*command, cwd=params["recipe"], environ_update=env)
-    out, err = (masked(text, params["network"].values()) for text in (out, err))
-    with open(params["log"], "w", encoding="utf-8") as stream:
-        stream.write(out + err)
+    command += ["--set", f"{params['variant']}.context={params['recipe']}", *attesting(module, docker)]
+    with open(params["log"], "a+", encoding="utf-8", errors="replace") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        if docker.image(immutable):
+            return {"built": False}
+        log.truncate(0)
+        start = time.monotonic()
+        rc = docker.log(log, *command, cwd=params["recipe"], env=env)
+        seconds = round(time.monotonic() - start, 1)
+        log.seek(0)
+        text = log.read()
+        if text != (text := masked(text, params["network"].values())):
+            log.truncate(0)
+            log.write(text)
     if rc != 0:
-        lines = [line for line in (out + err).splitlines() if line.strip()]
         module.fail_json(
             msg=f"The build of {immutable} failed; nothing that runs was touched. "
-            f"The full log is on the host in {params['log']}. Its end:\n" + "\n".join(lines[-25:])
+            f"The full log is on the host in {params['log']}. Its end:\n"
+            + "\n".join([line for line in text.splitlines() if line.strip()][-25:])
         )
-    return time.monotonic() - start
+    return {"built": True, "seconds": seconds, **BuildLog(text).summary()}
 
 
 def main():
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
+            "build": {"type": "bool", "default": True},
+            "timeout": {"type": "int", "default": 10800},
             "recipe": {"type": "path", "required": True},
             "source": {"type": "path", "required": True},
             "variant": {"type": "str", "required": True},
@@ -224,6 +296,8 @@ def main():
             "wheelhouse": {"type": "str", "default": ""},
             "epoch": {"type": "int", "default": 0},
             "min_free": {"type": "int", "default": 0},
+            "attestations": {"type": "list", "elements": "str", "choices": ["provenance", "sbom"], "default": []},
+            "sbom_generator": {"type": "str", "default": "docker/buildkit-syft-scanner:stable-1"},
             "log": {"type": "path", "required": True},
         },
         supports_check_mode=True,
@@ -232,7 +306,8 @@ def main():
     params = module.params
     keep_secret(module, params["network"].values())
     docker = Docker(module)
-    digest = recipe_digest(params["recipe"], params["variant"], params["base_id"], params["variables"])
+    attested = {"attestations": sorted(params["attestations"])} if params["attestations"] else {}
+    digest = recipe_digest(params["recipe"], params["variant"], params["base_id"], {**params["variables"], **attested})
     prefix = f"{params['repository']}:{params['variant']}-"
     immutable = f"{prefix}{tag_of(params['revision'])[:12]}-{digest[:12]}"
     aliases = [prefix + tag_of(params["ref"]), prefix + "latest"]
@@ -247,9 +322,11 @@ def main():
     image = docker.image(immutable)
     if image is None:
         check_disk(module, docker)
+        if not params["build"]:
+            module.exit_json(changed=False, needed=True, **result)
         if module.check_mode:
             module.exit_json(changed=True, **{**result, "built": True})
-        result.update(built=True, seconds=round(bake(module, docker, immutable, digest), 1))
+        result.update(bake(module, docker, immutable, digest))
         image = docker.image(immutable)
     changed = result["built"]
     for alias in aliases:

@@ -41,7 +41,12 @@ if argv[:2] == ["image", "inspect"]:
         end(1, "[]\n", f"Error response from daemon: No such image: {argv[2]}\n")
     end(0, '[{{"Id": "{Id}", "Size": {Size}}}]'.format(**images[argv[2]]))
 if argv[0] == "info":
-    end(0, {"{{.DockerRootDir}}": state["root"], "{{.ServerVersion}}": "28.2.2"}[argv[2]] + "\n")
+    known = {
+        "{{.DockerRootDir}}": state["root"],
+        "{{.ServerVersion}}": "28.2.2",
+        "{{json .DriverStatus}}": state.get("store", "[]"),
+    }
+    end(0, known[argv[2]] + "\n")
 if argv[0] == "pull":
     if argv[-1] not in state["registry"]:
         end(1, "", f"Error response from daemon: manifest for {argv[-1]} not found: manifest unknown\n")

@@ -206,3 +206,30 @@ def test_no_password_is_in_log_or_answer(run, engine, tmp_path):
         assert "hunter" not in text
         assert "401 from https://" in text
         assert "pypi.example.com/simple" in text
+
+
+def test_attestations_need_an_image_store_that_keeps_them(run, engine):
+    result = run(failed=True, attestations=["sbom", "provenance"])
+    assert "iopaint_image_attestations is sbom, provenance" in result["msg"]
+    assert "containerd-snapshotter" in result["msg"]
+    assert not engine.calls("buildx")
+
+
+def test_attestations_are_asked_for_and_make_another_image(run, engine):
+    plain = run()["image"]
+    engine.set(store='[["driver-type","io.containerd.snapshotter.v1"]]')
+    assert run(attestations=["provenance", "sbom"], sbom_generator="scanner:1")["image"] != plain
+    call = engine.calls("buildx", "bake")[-1]["argv"]
+    assert [word for word in call if word.startswith(("--provenance", "--sbom"))] == [
+        "--provenance=mode=max",
+        "--sbom=generator=scanner:1",
+    ]
+
+
+def test_a_missing_image_is_named_and_not_built(run, engine):
+    result = run(build=False)
+    assert (result["needed"], result["changed"], result["built"]) == (True, False, False)
+    assert not engine.calls("buildx")
+    assert not engine.ids
+    assert "needed" not in run()
+    assert "needed" not in run(build=False)

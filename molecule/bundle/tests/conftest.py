@@ -26,6 +26,12 @@ def inside():
     return testinfra.get_host(f"docker://{INSIDE}")
 
 
+@pytest.fixture(scope="session")
+def said():
+    """What the plays on the builder said, with all that -vvv adds."""
+    return []
+
+
 @pytest.fixture(scope="module")
 def make():
     """Makes a bundle, as an operator does."""

@@ -5,8 +5,9 @@ import subprocess
 from conftest import BUILDER, BUNDLE
 
 
-def test_a_bundle_is_made_and_brought_to_the_control_node(make):
-    done = make()
+def test_a_bundle_is_made_and_brought_to_the_control_node(make, said):
+    done = make("-vvv")
+    said.append(done.output)
     assert done.rc == 0, done.output[-3000:]
     assert done.says(f"{BUNDLE} (", "holds iopaint:cpu-", ", lama. Deploy it with iopaint_image_source=bundle")
 

@@ -101,6 +101,40 @@ def test_a_source_that_does_not_fit_is_named(tree, bake):
     assert "diffusers==0.27.2:" not in done.stdout
 
 
+REMOVE_BACKGROUND = """
+import numpy
+from PIL import Image
+from rembg import remove
+from rembg.sessions.base import BaseSession
+
+class LeftHalf(BaseSession):  # in place of a model
+    def __init__(self):
+        pass
+
+    def predict(self, image, *args, **kwargs):
+        mask = numpy.zeros(image.size[::-1], numpy.uint8)
+        mask[:, : image.size[0] // 2] = 255
+        return [Image.fromarray(mask)]
+
+photo = Image.open("/usr/share/iopaint-fleet/photo.png").resize((64, 64))
+alpha = numpy.asarray(remove(photo, session=LeftHalf(), alpha_matting=True, alpha_matting_erode_size=4))[..., 3]
+assert alpha[:, :16].mean() > 240 and alpha[:, 48:].mean() < 16, alpha
+"""
+
+
+def test_extras_are_a_layer_of_their_own_and_work(host, bake, variant):
+    if variant == "gpu":
+        pytest.skip("the CPU image shows it, and the extras of both are the same")
+    done = bake("iopaint:plugins", EXTRAS="plugins", SOURCE_DATE_EPOCH="1800000000")
+    assert done.rc == 0, done.stdout[-3000:]
+    before, after = layers(host, "iopaint:cpu-latest"), layers(host, "iopaint:plugins")
+    assert len(set(after) - set(before)) == 2  # the packages, and the list of all
+    host.run_expect([0], "printf %s %s > /root/remove.py", "%s", REMOVE_BACKGROUND)
+    run = "docker run --rm -i --network none --read-only --tmpfs /tmp --entrypoint python"
+    done = host.run(f"{run} iopaint:plugins - < /root/remove.py")
+    assert done.rc == 0, done.stderr
+
+
 def test_same_inputs_same_layers(host, tree, bake, variant):
     """Everything but the base and its packages is made anew, from a source with other times, and is the same."""
     done = bake(

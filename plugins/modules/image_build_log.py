@@ -1,0 +1,106 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible module: what was added to the log of a build that runs in the background, and whether it still runs."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image_build_log
+short_description: Reads on in the log of a build that runs
+version_added: 0.1.0
+description:
+  - Used by the action of M(iopaint.fleet.image_build), which shows the steps of a build while it runs.
+options:
+  log:
+    description: The build's log on the host.
+    type: path
+    required: true
+  job:
+    description: File of the background job's result on the host.
+    type: path
+    required: true
+  offset:
+    description: Bytes of the log that are known already.
+    type: int
+    default: 0
+attributes:
+  check_mode:
+    support: full
+    description: It only reads.
+author: iopaint.fleet contributors (@iopaint)
+"""
+
+EXAMPLES = r"""
+- name: Read on
+  iopaint.fleet.image_build_log:
+    log: /opt/iopaint/build/cpu.log
+    job: /root/.ansible_async/j123.456
+    offset: 8000
+"""
+
+RETURN = r"""
+text:
+  description: What was added, 256 KiB at most.
+  type: str
+  returned: success
+offset:
+  description: Bytes of the log that are known now.
+  type: int
+  returned: success
+finished:
+  description: Whether the job has a result.
+  type: bool
+  returned: success
+running:
+  description: Whether a build holds the log.
+  type: bool
+  returned: success
+"""
+
+import json
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import is_locked
+
+MOST = 256 * 1024
+
+
+def added(path, offset):
+    """Give the text after offset, and the offset of what comes next; no character is torn."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(offset)
+            piece = stream.read(MOST)
+    except FileNotFoundError:
+        return "", offset
+    piece = piece[: piece.rfind(b"\n") + 1]
+    return piece.decode(errors="replace"), offset + len(piece)
+
+
+def finished(path):
+    """Tell whether the job's file has its result."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return bool(json.load(stream).get("finished", True))
+    except (OSError, ValueError):  # not there yet, or just being written
+        return False
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "log": {"type": "path", "required": True},
+            "job": {"type": "path", "required": True},
+            "offset": {"type": "int", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    done, running = finished(params["job"]), is_locked(params["log"])  # before the text: nothing that was said is missed
+    text, offset = added(params["log"], params["offset"])
+    module.exit_json(changed=False, text=text, offset=offset, finished=done, running=running)
+
+
+if __name__ == "__main__":
+    main()
