@@ -57,6 +57,12 @@ def test_index_and_extra_index_reach_uv_and_pip(with_network):
     assert env["UV_INDEX_STRATEGY"] == "unsafe-best-match"
 
 
+def test_pip_takes_an_index_by_plain_http(with_network):
+    assert "PIP_TRUSTED_HOST" not in with_network(python_index="https://robot:secret@pypi.example.com/simple")
+    env = with_network(python_index=URL, python_extra_index="http://extra.example.com/simple")
+    assert env["PIP_TRUSTED_HOST"] == "mirror.example.com:3128 extra.example.com"
+
+
 def test_torch_for_the_cpu_has_an_index_of_its_own(with_network):
     step = {"TORCH_INDEX": "https://torch.example.com/"}
     assert with_network(step, python_index=URL)["UV_DEFAULT_INDEX"] == "https://torch.example.com/"
