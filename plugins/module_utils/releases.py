@@ -251,12 +251,6 @@ class Releases:
         return self.records[release_id]
 
 
-def all_names(instances):
-    """Give the names of the instances that have releases; instances: the folder that holds one for each."""
-    found = sorted(os.listdir(instances)) if os.path.isdir(instances) else []
-    return [name for name in found if os.path.isdir(os.path.join(instances, name, "releases"))]
-
-
 def reached_at(address):
     """Give the host part of the URL under which the host itself reaches a published port."""
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)  # noqa: S104

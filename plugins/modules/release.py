@@ -100,6 +100,11 @@ instances:
   type: list
   elements: dict
   returned: success
+unlisted:
+  description: Instances that have releases on the host and are not among O(instances).
+  type: list
+  elements: str
+  returned: with O(state=prepared)
 memory_available:
   description: Bytes of memory that can be had without swapping.
   type: int
@@ -125,12 +130,18 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import audit, releases
+from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.images import (
+    HELD,
+    LABEL,
+    OURS,
+    find,
+    labelled,
+    repositories,
+    repository,
+)
 
-LABEL = "io.iopaint.fleet.recipe"
-HELD = "iopaint-release"  # repository of the names that this module gives to images whose own name may move
-BESIDE = "-beside"  # ends the compose project of a trial (tasks/beside.yml of the role iopaint)
 PROOF = ("model", "latency_ms", "pixels")
 
 
@@ -155,9 +166,11 @@ class Steps:
         self.docker, self.owner = Docker(module), module.params["owner"]
         self.rebuilt, self.diff = [], []
         names = [item["name"] for item in self.params["instances"]]
-        if not names and self.params["to"]:
-            names = releases.all_names(self.params["dir"])
-        self.stores = {name: self.store(name) for name in names}
+        self.stores = {name: self.store(name) for name in names or (self.all_names() if self.params["to"] else [])}
+
+    def all_names(self):
+        """Give the names of the instances that have releases on this host."""
+        return containers.folders(self.params["dir"])
 
     def store(self, name):
         """Give the releases of an instance, every record readable."""
@@ -191,7 +204,7 @@ class Steps:
         """Remove what a play that was killed has left of a release that it tried beside the one that serves."""
         row = '{{.ID}} {{.Label "com.docker.compose.project"}}'
         _rc, out, _err = self.docker.run("ps", "--all", "--filter", "label=com.docker.compose.project", "--format", row)
-        left = [words.split(maxsplit=1) for words in out.splitlines() if words.endswith(BESIDE)]
+        left = [words.split(maxsplit=1) for words in out.splitlines() if words.endswith(containers.BESIDE)]
         if not self.module.check_mode:
             for container, project in left:
                 self.docker.run("rm", "--force", container)
@@ -440,11 +453,11 @@ class Steps:
 
     def prune(self):
         """Remove our images that no release needs any more, and build cache over its limit; give the images' names."""
-        stores = [releases.Releases(self.params["dir"], name) for name in releases.all_names(self.params["dir"])]
+        stores = [releases.Releases(self.params["dir"], name) for name in self.all_names()]
         if any(store.damaged for store in stores):  # what they need is not known
             self.module.warn("No image was removed, as there are records of releases that can't be read.")
             return []
-        kept, past, ours = set(), set(), {"iopaint", HELD}
+        kept, past, ours = set(), set(), set(OURS)
         for store in stores:
             proven = store.proven()
             ranked = ([proven] if proven else []) + store.candidates()
@@ -452,26 +465,17 @@ class Steps:
             needed += [record for record in store.records.values() if record["outcome"] == releases.PREPARED]
             kept |= {record.get("image_id") for record in needed}
             past |= {record.get("image_id") for record in store.records.values()}
-            names = [record.get(key) or "" for record in store.records.values() for key in ("image", "asked")]
-            ours |= {repository(name) for name in names}
+            ours |= repositories(store.records.values())
             for record in store.records.values():
                 if record not in needed and record["outcome"] != releases.PREPARED and store.complete(record):
                     store.strip(record)
-        images = self.images()
+        images = find(self.docker)
         newest = max((image["Created"] for image in images if image["Id"] in kept), default="")
         # One that no release has had yet and that is newer than those in use was made ahead, for the next.
         old = [image for image in images if image["Id"] not in kept and (image["Id"] in past or image["Created"] < newest)]
         removed = [name for image in old for name in self.remove(image, ours)]
         self.prune_cache()
         return removed
-
-    def images(self):
-        """Give the engine's documents of the images that carry our label, or a name that this module gave."""
-        found = set()
-        for chosen in (f"label={LABEL}", f"reference={HELD}"):
-            _rc, out, _err = self.docker.run("images", "--quiet", "--no-trunc", "--filter", chosen)
-            found.update(out.split())
-        return [image for image in map(self.docker.image, sorted(found)) if image]
 
     def remove(self, image, ours):
         """Remove an image unless it is the latest of its variant, or has a name that is somebody else's."""
@@ -524,18 +528,6 @@ class Steps:
         return stat.f_bavail * stat.f_frsize
 
 
-def labelled(image):
-    """Tell whether an image was built by this collection."""
-    return LABEL in ((image.get("Config") or {}).get("Labels") or {})
-
-
-def repository(name):
-    """Give an image's name without tag and digest."""
-    name = name.partition("@")[0]
-    head, slash, tail = name.rpartition("/")
-    return head + slash + tail.partition(":")[0]
-
-
 def main():
     """Run the module."""
     module = AnsibleModule(
@@ -569,6 +561,8 @@ def main():
             result["memory_available"] = memory_available()
         if state in ("prepared", "switched"):
             result["changed"] = any(item["new"] for item in result["instances"])
+        if state == "prepared":
+            result["unlisted"] = [name for name in steps.all_names() if name not in steps.stores]
         if state == "listed":
             result["free"] = steps.free()
         if state == "back":

@@ -150,7 +150,7 @@ import shutil
 from collections import Counter
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import audit, backups, exchange, manifest, releases
+from ansible_collections.iopaint.fleet.plugins.module_utils import audit, backups, containers, exchange, manifest, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import write
 
 STATE = ".restore.json"  # in the data folder, from staged to kept or back
@@ -173,7 +173,7 @@ class Restore:
 
     def running(self, trees):
         """Give the instances that have a release, and those of them that use one of the trees."""
-        stores = [releases.Releases(self.params["dir"], name) for name in releases.all_names(self.params["dir"])]
+        stores = [releases.Releases(self.params["dir"], name) for name in containers.folders(self.params["dir"])]
         proven = [(store, store.proven()) for store in stores]
         found = [store.to_run({**record, "replaces": None}) for store, record in proven if record]
         return found, [each for each in found if "models" in trees or f"outputs/{each['name']}" in trees]
