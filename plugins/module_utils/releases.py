@@ -17,6 +17,7 @@ import re
 import shutil
 import tempfile
 
+from ansible_collections.iopaint.fleet.plugins.module_utils import network
 from ansible_collections.iopaint.fleet.plugins.module_utils.audit import now
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import write
 
@@ -29,7 +30,7 @@ OUTCOMES = (PREPARED, CURRENT, FORMER, FAILED, SUPERSEDED)
 
 def masked(environment):
     """Give options with the values of secrets left out."""
-    return {name: "***" if SECRET.search(name) else str(value) for name, value in environment.items()}
+    return {name: "***" if SECRET.search(name) else network.masked(str(value), [value]) for name, value in environment.items()}
 
 
 def dotenv(text):

@@ -166,11 +166,9 @@ class Steps:
         self.docker, self.owner = Docker(module), module.params["owner"]
         self.rebuilt, self.diff = [], []
         names = [item["name"] for item in self.params["instances"]]
-        self.stores = {name: self.store(name) for name in names or (self.all_names() if self.params["to"] else [])}
-
-    def all_names(self):
-        """Give the names of the instances that have releases on this host."""
-        return containers.folders(self.params["dir"])
+        if not names and self.params["to"]:
+            names = containers.folders(self.params["dir"])
+        self.stores = {name: self.store(name) for name in names}
 
     def store(self, name):
         """Give the releases of an instance, every record readable."""
@@ -453,7 +451,7 @@ class Steps:
 
     def prune(self):
         """Remove our images that no release needs any more, and build cache over its limit; give the images' names."""
-        stores = [releases.Releases(self.params["dir"], name) for name in self.all_names()]
+        stores = [releases.Releases(self.params["dir"], name) for name in containers.folders(self.params["dir"])]
         if any(store.damaged for store in stores):  # what they need is not known
             self.module.warn("No image was removed, as there are records of releases that can't be read.")
             return []
@@ -485,13 +483,17 @@ class Steps:
             return []
         held = [tag for tag in tags if repository(tag) == HELD]
         names = tags if labelled(image) else held  # an image of the user's own keeps the name that he gave
+        if labelled(image) and (not tags or image.get("RepoDigests")):
+            names = [*names, image["Id"]]  # the digest that it was pulled by would hold it
         removed = []
-        for name in names or ([image["Id"]] if labelled(image) else []):
+        for name in names:
             rc, _out, err = self.docker.run("image", "rm", name)
             if rc == 0:
                 removed.append(name)
-            elif "is using" not in err and "in use" not in err:  # what a container was made from stays
+                continue
+            if "is using" not in err and "in use" not in err:  # what a container was made from stays
                 self.module.warn(f"The image {name} could not be removed: {err.strip()}")
+            break
         return removed
 
     def prune_cache(self):
@@ -562,7 +564,7 @@ def main():
         if state in ("prepared", "switched"):
             result["changed"] = any(item["new"] for item in result["instances"])
         if state == "prepared":
-            result["unlisted"] = [name for name in steps.all_names() if name not in steps.stores]
+            result["unlisted"] = [name for name in containers.folders(module.params["dir"]) if name not in steps.stores]
         if state == "listed":
             result["free"] = steps.free()
         if state == "back":

@@ -52,8 +52,15 @@ class Engine:
         if args[:2] == ("image", "rm"):
             if args[2] in self.used:
                 return 1, "", "Error response from daemon: conflict: container 0123 is using its referenced image"
-            image = self.images.pop(args[2])
+            image = self.image(args[2])
+            if args[2] == image["Id"]:  # its digests go with it
+                self.images = {name: each for name, each in self.images.items() if each is not image}
+                return 0, "", ""
             image["RepoTags"].remove(args[2])
+            held = image["RepoDigests"] and not image["RepoTags"]
+            del self.images[args[2]]
+            if held:
+                self.images[image["RepoDigests"][0]] = image
             return 0, "", ""
         if args[:2] == ("ps", "--all"):
             return 0, "".join(f"{name} {project}\n" for name, project in self.containers.items()), ""
@@ -436,6 +443,14 @@ def test_the_last_releases_keep_their_images_and_others_go(deploy, docker, recor
     assert {"somebody:else", "mine/iopaint:kept", "iopaint:cpu-latest"} <= set(docker.images)
     assert os.listdir(top / "cpu" / "releases" / ONE) == ["release.json"]
     assert record(ONE)["outcome"] == "former"
+
+
+def test_an_image_that_was_pulled_goes_with_its_digest(deploy, step, docker):
+    docker.images["iopaint:cpu-v1-abc"]["RepoDigests"] = ["registry:5000/iopaint@sha256:1"]
+    deploy(wanted(1))
+    result = step("kept", step("prepared", [wanted(2)])["instances"], keep=1)
+    assert result["pruned"] == ["iopaint:cpu-v1-abc", "sha256:iopaint:cpu-v1-abc"]
+    assert not [image for image in docker.images.values() if image["Id"] == "sha256:iopaint:cpu-v1-abc"]
 
 
 def test_images_of_another_instance_stay(deploy, docker):

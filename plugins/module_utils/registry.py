@@ -1,0 +1,67 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What goes wrong between an engine and a registry, with the variable that changes it."""
+
+from __future__ import annotations
+
+import re
+
+# The engine's words (the first that match count), and what to do. {registry}: HOST:PORT, {repository}: HOST:PORT/team/iopaint.
+CAUSES = (
+    (
+        r"no space left on device|disk quota exceeded",
+        "The disk is full where the engine keeps its data ({root}). Free some (`docker system df` shows what the engine holds); "
+        "what was half fetched is the engine's to clear, and it does.",
+    ),
+    (
+        r"unknown authority|self.signed certificate",
+        "The host does not know the authority behind the registry's certificate. Name its certificate, a file on the control "
+        "node, by iopaint_registry_ca.",
+    ),
+    (
+        r"x509: certificate",
+        "The registry's certificate does not fit: iopaint_registry has to name {registry} as the certificate does, and it must "
+        "not have ended.",
+    ),
+    (
+        r"server gave HTTP response to HTTPS client",
+        "The registry speaks plain HTTP. Give it a certificate (playbooks/registry.yml makes one).",
+    ),
+    (
+        r"unauthorized|authentication required|no basic auth credentials|denied|\b401\b|\b403\b",
+        "The registry refuses the login. See iopaint_registry_username and iopaint_registry_password, and that this user may "
+        "do so in {repository}.",
+    ),
+    (
+        r"manifest unknown|manifest for \S+ not found|name unknown|not found: ",
+        "The registry does not have it. playbooks/build.yml, run for the builder and this host, pushes it again.",
+    ),
+    (
+        r"\b405\b|unsupported|read.only",
+        "The registry takes no pushes now. While its garbage collection runs it can only be read; try again once that is over.",
+    ),
+    (
+        r"",
+        "See that the registry runs and that the host reaches {registry} (iopaint_registry): "
+        "`curl https://{registry}/v2/` there. The same command goes on from here.",
+    ),
+)
+
+
+def explain(output, repository, root):
+    """Give the engine's last words and what to do about them. root: where the engine keeps its data."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    said = re.sub(r"^Error response from daemon: |^ERROR: ", "", lines[-1]) if lines else "the engine gave no reason"
+    facts = {"repository": repository, "registry": repository.partition("/")[0], "root": root}
+    advice = next(text for pattern, text in CAUSES if re.search(pattern, said, re.IGNORECASE))
+    return f"{said.rstrip('.')}. {advice.format(**facts)}"
+
+
+def is_unknown(output):
+    """Tell whether a pull failed as the registry answers and has no such image."""
+    return bool(re.search(r"manifest unknown|manifest for \S+ not found|name unknown|: not found\b", output, re.IGNORECASE))
+
+
+def digest_of(image, repository):
+    """Give the digest under which an image (the engine's document) is known to a repository, None where it isn't."""
+    names = [name.partition("@") for name in image.get("RepoDigests") or []]
+    return next((digest for name, _at, digest in names if name == repository), None)
