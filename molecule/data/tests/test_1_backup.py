@@ -85,7 +85,8 @@ def test_one_that_is_killed_on_its_way_is_no_backup_and_the_next_one_cleans_up(h
     # The module (rsync's parent) is killed while rsync copies 30 MB at 2 MB a second; a process of the test host alone.
     host(
         "systemd-run --quiet --collect sh -c "
-        f"'until ls {FOLDER}/{NAME}/*/models/.more.pt.*; do sleep 0.1; done; pgrep -o -x rsync | xargs ps -o ppid= -p | xargs kill -9; pkill -9 -x rsync'"
+        f"'until ls {FOLDER}/{NAME}/*/models/.more.pt.*; do sleep 0.1; done;"
+        " pgrep -o -x rsync | xargs ps -o ppid= -p | xargs kill -9; pkill -9 -x rsync'"
     )
     run = play("playbooks/backup.yml", iopaint_backup_rsync_options=["--bwlimit=2m"])
     assert run.rc == 2, run.output
