@@ -82,10 +82,11 @@ def test_the_second_is_cheap_and_the_third_takes_the_place_of_the_first(host, fi
 def test_one_that_is_killed_on_its_way_is_no_backup_and_the_next_one_cleans_up(host):
     names = host.backups()
     host("head -c 30000000 /dev/urandom > /var/lib/iopaint/models/more.pt && chown 10001:10001 /var/lib/iopaint/models/more.pt")
-    # Killed while rsync copies 30 MB at 2 MB a second; a process of the test host alone.
+    # The module (rsync's parent) is killed while rsync copies 30 MB at 2 MB a second; a process of the test host alone.
     host(
         "systemd-run --quiet --collect sh -c "
-        f"'until ls {FOLDER}/{NAME}/*/models/.more.pt.*; do sleep 0.1; done; pkill -9 -f [A]nsiballZ_backup; pkill -9 rsync'"
+        f"'until ls {FOLDER}/{NAME}/*/models/.more.pt.*; do sleep 0.1; done;"
+        " pgrep -o -x rsync | xargs ps -o ppid= -p | xargs kill -9; pkill -9 -x rsync'"
     )
     run = play("playbooks/backup.yml", iopaint_backup_rsync_options=["--bwlimit=2m"])
     assert run.rc == 2, run.output
