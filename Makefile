@@ -15,10 +15,10 @@ export PYTHONDONTWRITEBYTECODE := 1
 # Removing a host with an engine inside takes longer than the minute that the modules wait.
 export DOCKER_TIMEOUT := 300
 
-# Not fleet yet, which has not passed as a whole from a clean clone: make test SCENARIO=fleet. image-gpu takes gigabytes, registry-build some minutes.
-SCENARIO ?= default gpu image provision provision-ubuntu registry
+# image-gpu takes gigabytes, registry-build some minutes: each by its name.
+SCENARIO ?= default bundle data fleet gpu image operations provision provision-ubuntu registry
 
-.PHONY: help env demo demo-down lint unit scenarios test bench constraints
+.PHONY: help env demo demo-down lint unit scenarios test bench bench-fleet constraints
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
 
@@ -58,6 +58,9 @@ test: lint unit scenarios ## lint, unit tests and all scenarios; SCENARIO=defaul
 
 bench: env ## docker/ against the plain design: sizes, times and ratios; BENCH_OPTIONS="--runs 1"
 	scripts/bench $(BENCH_OPTIONS)
+
+bench-fleet: env ## status, an idle deploy and an idle upgrade at 1 to 20 hosts; BENCH_OPTIONS="--hosts 1 5"
+	scripts/bench-fleet $(BENCH_OPTIONS)
 
 constraints: env ## pin requirements/dev.txt and docker/constraints anew
 	$(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --no-emit-index-url --custom-compile-command "make constraints" \

@@ -18,14 +18,16 @@ variable "SOURCE_DATE_EPOCH" { default = "" }          # seconds; the image's ow
 variable "RELEASE" { default = "1.6.0" }               # version for the target "release"
 variable "CA_BUNDLE" { default = "" }                  # PEM file with extra CAs, handed over as a build secret
 variable "WHEELHOUSE" { default = "" }                 # folder with wheels, in place of the indexes where it has all that is asked for
-variable "TORCH_INDEX" { default = "https://download.pytorch.org/whl/cpu" } # for the CPU image; CUDA builds are in the Python index
-variable "PYTHON_INDEX" { default = "" }
-variable "PYTHON_EXTRA_INDEX" { default = "" }         # searched besides; a build secret, so it may hold a password
+# These are build secrets and may hold user:password@. Another one makes no other image.
+variable "TORCH_INDEX" { default = "" }                # of the CPU image, in place of PyTorch's; CUDA builds are in the Python index
+variable "PYTHON_INDEX" { default = "" }               # in place of the tools' own default
+variable "PYTHON_EXTRA_INDEX" { default = "" }         # searched besides
 variable "NPM_REGISTRY" { default = "" }
-variable "DEBIAN_MIRROR" { default = "" }              # in place of the base's own sources; a build secret too
+variable "DEBIAN_MIRROR" { default = "" }              # in place of the base's own sources
 variable "CACHE_FROM" { default = "" }                 # build cache of another machine, as type=registry,ref=REPOSITORY:TAG
 variable "CACHE_TO" { default = "" }                   # type=inline, or with the containerd image store type=registry,ref=…,mode=max
-variable "HTTP_PROXY" { default = "" }                 # the proxy of the build's downloads; in neither image nor history
+# Docker's predefined arguments, in neither image nor history. With user:password@, ask for no provenance of mode=max.
+variable "HTTP_PROXY" { default = "" }
 variable "HTTPS_PROXY" { default = "" }
 variable "NO_PROXY" { default = "" }
 
@@ -43,15 +45,16 @@ target "_network" {
   secret = compact([
     notequal("", CA_BUNDLE) ? "id=ca,src=${CA_BUNDLE}" : "",
     notequal("", DEBIAN_MIRROR) ? "id=debian-mirror,env=DEBIAN_MIRROR" : "",
+    notequal("", PYTHON_INDEX) ? "id=python-index,env=PYTHON_INDEX" : "",
+    notequal("", TORCH_INDEX) ? "id=torch-index,env=TORCH_INDEX" : "",
+    notequal("", NPM_REGISTRY) ? "id=npm-registry,env=NPM_REGISTRY" : "",
     notequal("", PYTHON_EXTRA_INDEX) ? "id=python-extra-index,env=PYTHON_EXTRA_INDEX" : "",
   ])
   args = {
-    BASE                = BASE
-    UV_DEFAULT_INDEX    = PYTHON_INDEX
-    NPM_CONFIG_REGISTRY = NPM_REGISTRY
-    HTTP_PROXY          = notequal("", HTTP_PROXY) ? HTTP_PROXY : null
-    HTTPS_PROXY         = notequal("", HTTPS_PROXY) ? HTTPS_PROXY : null
-    NO_PROXY            = notequal("", NO_PROXY) ? NO_PROXY : null
+    BASE        = BASE
+    HTTP_PROXY  = notequal("", HTTP_PROXY) ? HTTP_PROXY : null
+    HTTPS_PROXY = notequal("", HTTPS_PROXY) ? HTTPS_PROXY : null
+    NO_PROXY    = notequal("", NO_PROXY) ? NO_PROXY : null
   }
 }
 
@@ -62,10 +65,9 @@ target "_image" {
   target   = variant
   contexts = merge({ source = SOURCE }, notequal("", WHEELHOUSE) ? { wheelhouse = WHEELHOUSE } : {})
   args = merge({
-    VARIANT     = variant
-    TORCH       = equal(variant, "cpu") ? "cpu" : "cu${replace(CUDA, ".", "")}"
-    TORCH_INDEX = equal(variant, "cpu") ? TORCH_INDEX : ""
-    FRONTEND    = FRONTEND
+    VARIANT  = variant
+    TORCH    = equal(variant, "cpu") ? "cpu" : "cu${replace(CUDA, ".", "")}"
+    FRONTEND = FRONTEND
   }, notequal("", extras(variant)) ? { WITH_EXTRAS = "some", EXTRAS = extras(variant) } : {}, notequal("", SOURCE_DATE_EPOCH) ? { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH } : {})
   cache-from = compact([CACHE_FROM])
   cache-to   = compact([CACHE_TO])

@@ -30,23 +30,26 @@ class Run(NamedTuple):
         return all(" ".join(word.split()) in text for word in words)
 
 
-def play(playbook: str, *arguments: str, **variables) -> Run:
-    """Run a playbook with extra variables; MOLECULE_INVENTORY_FILE names the inventory."""
+def process(playbook: str, *arguments: str, **variables) -> dict:
+    """What subprocess needs to run a playbook with extra variables; MOLECULE_INVENTORY_FILE names the inventory."""
     command = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(ROOT / playbook), *arguments]
     if variables:
         command += ["-e", json.dumps(variables)]
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0", "COLUMNS": "200"}
+    return {
+        "args": command,
+        "env": {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0", "COLUMNS": "200"},
+        "cwd": ROOT,
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+    }
+
+
+def play(playbook: str, *arguments: str, **variables) -> Run:
+    """Run a playbook to its end."""
     start = time.monotonic()
-    done = subprocess.run(
-        command,
-        env=environment,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    done = subprocess.run(**process(playbook, *arguments, **variables), check=False)
     return Run(done.returncode, done.stdout, time.monotonic() - start)
 
 

@@ -9,6 +9,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.iopaint.fleet.plugins.module_utils.build_log import BuildLog
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import masked
 
 display = Display()
 
@@ -97,7 +98,7 @@ class ActionModule(ActionBase):
             if seen["running"] or seen["finished"]:
                 held = time.monotonic()
                 if offset or seen["running"]:  # before that the log is a former build's
-                    progress.feed(seen["text"])
+                    progress.feed(masked(seen["text"], (self._task.args.get("network") or {}).values()))
                     offset = seen["offset"]
             if seen["finished"]:
                 return

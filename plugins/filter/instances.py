@@ -57,7 +57,7 @@ _value:
     - C(image), C(url) (where the host reaches it) and C(published) (C(address), C(port) and compose C(project)).
     - C(auto), whether it stands for one instance per GPU, whose number is not known yet.
     - C(cpu_allowed), whether a GPU instance may run without its GPU (option C(fleet_require_gpu) is false).
-    - C(environment), the options of IOPaint as C(IOPAINT_*) variables.
+    - C(environment), the options of IOPaint as C(IOPAINT_*) variables, and mirrors of models by the names that it reads.
   type: list
   elements: dict
 """
@@ -70,6 +70,7 @@ OWN_OPTIONS = {
     "model_dir": "iopaint_data_dir",
     "output_dir": "iopaint_data_dir",
 }
+MODEL_MIRROR = re.compile(r"[A-Z][A-Z0-9_]*_MODEL_(URL|MD5)")
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what the user may ask for, and how it is reached
 
 
@@ -94,6 +95,19 @@ def is_address(value):
         return isinstance(value, str) and bool(ipaddress.ip_address(value))
     except ValueError:
         return False
+
+
+def mirrors(instance, defaults, where):
+    """Give what an instance is told of the sites that it fetches models from; raise AnsibleFilterError on names that are none."""
+    urls = {**(defaults.get("model_urls") or {}), **(instance.get("model_urls") or {})}
+    wrong = sorted(str(name) for name in urls if not MODEL_MIRROR.fullmatch(str(name)))
+    if wrong:
+        raise AnsibleFilterError(
+            f"{where}: model_urls (iopaint_model_urls) has {', '.join(wrong)}; names are IOPaint's own, "
+            "as LAMA_MODEL_URL and LAMA_MODEL_MD5."
+        )
+    hub = {"HF_ENDPOINT": instance["hub_endpoint"]} if instance.get("hub_endpoint") else {}
+    return {**hub, **{name: text(value) for name, value in urls.items()}}
 
 
 def complete(entry, where, defaults):
@@ -129,7 +143,7 @@ def complete(entry, where, defaults):
         "cpu_allowed": cpu_allowed,
         "url": f"http://{reached_at(address)}:{port}",
         "published": {"address": address, "port": port, "project": f"iopaint-{name}"},
-        "environment": {"IOPAINT_MODEL": instance["model"], **environment},
+        "environment": {"IOPAINT_MODEL": instance["model"], **mirrors(instance, defaults, where), **environment},
     }
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from ansible_collections.iopaint.fleet.plugins.plugin_utils import table
+
 DOCUMENTATION = r"""
 name: upgrade_table
 short_description: Gives the outcome of an upgrade as a table
@@ -29,26 +31,17 @@ _value:
   type: str
 """
 
-from ansible_collections.iopaint.fleet.plugins.plugin_utils.table import text_table
-
 HEADING = ("host", "instance", "before", "after", "outcome", "seconds", "no service", "reason")
 FAILURES = ("failed", "put back")
-REASON = 90  # the whole of it is in the play's output and in the host's audit log
-
-
-def shown(value):
-    """Give a cell's text."""
-    return "-" if value in (None, "") else f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
 def rows(host, result):
     """Give the cells of one host."""
-    reason = " ".join("".join(filter(str.isprintable, str(result.get("reason") or "").replace("\n", " "))).split())
-    reason = reason if len(reason) <= REASON else reason[: REASON - 1] + "…"
+    reason = table.cut(table.one_line(result.get("reason")))
     for instance in result.get("instances") or [{}]:
         gap = instance.get("without_service_s")
         cells = [instance.get("name"), instance.get("before"), instance.get("after"), result["outcome"], result.get("seconds")]
-        yield [host, *map(shown, [*cells, None if gap is None else f"{gap:.1f} s", reason])]
+        yield [host, *map(table.shown, [*cells, None if gap is None else f"{gap:.1f} s", reason])]
 
 
 def upgrade_table(hosts):
@@ -56,7 +49,7 @@ def upgrade_table(hosts):
     cells = [list(HEADING)]
     for host in hosts:
         cells += rows(host["inventory_hostname"], host.get("iopaint_upgraded") or untouched(host))
-    return text_table(cells)
+    return table.text_table(cells)
 
 
 def untouched(host):

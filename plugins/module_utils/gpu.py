@@ -10,12 +10,15 @@ import re
 import xml.etree.ElementTree as ET
 from html import escape, unescape
 
+from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
+
 try:
     import yaml
 except ImportError:  # managed hosts need not have PyYAML
     yaml = None
 
 CDI_KIND = "nvidia.com/gpu"
+NO_REPORT = {"driver_version": None, "cuda_version": None, "gpus": []}
 
 # Architectures with one compute capability on discrete GPUs; Pascal, Ampere and Blackwell have several.
 COMPUTE_CAPABILITY = {"Volta": "7.0", "Turing": "7.5", "Ada Lovelace": "8.9", "Hopper": "9.0"}
@@ -68,6 +71,24 @@ NO_VALUE = {
 
 
 # ---- nvidia-smi ------------------------------------------------------------------------------------------------------
+
+
+def query(nvidia_smi: str, timeout: int) -> tuple:
+    """Exit status, output and report of nvidia-smi."""
+    rc, stdout, stderr = run([nvidia_smi, "-q", "-x"], timeout)
+    output = f"{stderr}\n{stdout}"
+    try:
+        report = parse_report(stdout)
+    except ValueError as error:
+        return (-1, f"{output}\n{error}", NO_REPORT) if rc == 0 else (rc, output, NO_REPORT)
+
+    caps = slices = ""
+    if report["gpus"]:
+        _, caps, _ = run([nvidia_smi, "--query-gpu=index,uuid,compute_cap", "--format=csv,noheader"], timeout)
+    if any(device["mig_devices"] for device in report["gpus"]):
+        _, slices, _ = run([nvidia_smi, "-L"], timeout)
+    complete(report["gpus"], parse_compute_caps(caps), parse_slices(slices))
+    return rc, output, report
 
 
 def parse_report(output: str) -> dict:

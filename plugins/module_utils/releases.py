@@ -17,6 +17,7 @@ import re
 import shutil
 import tempfile
 
+from ansible_collections.iopaint.fleet.plugins.module_utils import network
 from ansible_collections.iopaint.fleet.plugins.module_utils.audit import now
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import write
 
@@ -29,7 +30,7 @@ OUTCOMES = (PREPARED, CURRENT, FORMER, FAILED, SUPERSEDED)
 
 def masked(environment):
     """Give options with the values of secrets left out."""
-    return {name: "***" if SECRET.search(name) else str(value) for name, value in environment.items()}
+    return {name: "***" if SECRET.search(name) else network.masked(str(value), [value]) for name, value in environment.items()}
 
 
 def dotenv(text):
@@ -192,6 +193,23 @@ class Releases:
         for name in sorted(os.listdir(self.path(record["id"]))):
             if name.endswith((".yaml", ".env")):
                 os.unlink(self.path(record["id"], name))
+
+    def to_run(self, record, new=False):
+        """Give what is needed to run and prove a release. new: whether it is still to be switched to."""
+        keys = ("variant", "project", "url", "image", "ref", "environment")
+        return {
+            "name": self.name,
+            "id": record["id"],
+            "new": new,
+            "before": record.get("replaces") if new else record["id"],
+            "path": self.link,
+            "folder": self.path(record["id"]),
+            "memory": record.get("memory"),
+            "files": ["compose.yaml"] + (["devices.yaml"] if record.get("variant") == "gpu" else []),
+            "devices": record.get("devices") or [],
+            "cpu_allowed": bool(record.get("cpu_allowed")),
+            **{key: record.get(key) for key in keys},
+        }
 
     def rebuild(self, release_id, image_of, running_id):
         """Write a damaged record anew from the release's files, the engine and what runs; give the record.

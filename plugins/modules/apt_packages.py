@@ -224,7 +224,7 @@ class Packages:
 
     def listed(self) -> bool:
         """Whether apt has read each of the source's addresses before; after a failure it has not."""
-        names = os.listdir(self.module.params["lists"])
+        names = os.listdir(self.module.params["lists"]) if os.path.isdir(self.module.params["lists"]) else []
         return all(any(name.startswith(list_name(uri)) for name in names) for uri in self.source_uris())
 
     def culprits(self, uri: str) -> str:

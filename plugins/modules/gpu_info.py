@@ -396,44 +396,10 @@ driver_error:
 
 import json
 import os
-import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import gpu
-
-NO_REPORT = {"driver_version": None, "cuda_version": None, "gpus": []}
-
-
-def run(command: list, timeout: int) -> tuple:
-    """Exit status, stdout and stderr of a command. Never waits for longer than the timeout."""
-    try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    except OSError as error:
-        return -1, "", f"{command[0]}: {error.strerror}"
-    try:
-        stdout, stderr = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()  # and no wait: a process stuck in the driver can't be killed, and would hold up the play
-        return -1, "", f"{' '.join(command)} did not answer within {timeout} s"
-    return process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace")
-
-
-def query(nvidia_smi: str, timeout: int) -> tuple:
-    """Exit status, output and report of nvidia-smi."""
-    rc, stdout, stderr = run([nvidia_smi, "-q", "-x"], timeout)
-    output = f"{stderr}\n{stdout}"
-    try:
-        report = gpu.parse_report(stdout)
-    except ValueError as error:
-        return (-1, f"{output}\n{error}", NO_REPORT) if rc == 0 else (rc, output, NO_REPORT)
-
-    caps = slices = ""
-    if report["gpus"]:
-        _, caps, _ = run([nvidia_smi, "--query-gpu=index,uuid,compute_cap", "--format=csv,noheader"], timeout)
-    if any(device["mig_devices"] for device in report["gpus"]):
-        _, slices, _ = run([nvidia_smi, "-L"], timeout)
-    gpu.complete(report["gpus"], gpu.parse_compute_caps(caps), gpu.parse_slices(slices))
-    return rc, output, report
+from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
 
 
 def engine(module: AnsibleModule, timeout: int) -> dict | None:
@@ -469,7 +435,7 @@ def main() -> None:
         module.fail_json(msg=f"timeout is {module.params['timeout']}, and has to be 1 second or more")
 
     nvidia_smi = find(module)
-    rc, output, report = query(nvidia_smi, module.params["timeout"]) if nvidia_smi else (None, "", NO_REPORT)
+    rc, output, report = gpu.query(nvidia_smi, module.params["timeout"]) if nvidia_smi else (None, "", gpu.NO_REPORT)
     pci_devices = gpu.pci_devices(module.params["sysfs"])
     problem = gpu.diagnose(rc, output, report["gpus"], pci_devices)
     if problem == "driver_not_installed" and not nvidia_smi:

@@ -26,8 +26,21 @@ options:
     description: Debian suite of the bootstrapped image.
     type: str
     default: bookworm
+  archive:
+    description:
+      - Archive on the host, as C(docker save) writes it, that holds the image. With it nothing is pulled or bootstrapped.
+      - Where neither the image nor this file is on the host, RV(how) is V(unloaded) and the module does no more.
+    type: path
   mirror:
-    description: Debian mirror for the bootstrap; empty for mmdebstrap's own default.
+    description: Debian mirror for the bootstrap, which may hold a password; empty for mmdebstrap's own default.
+    type: str
+    default: ""
+  proxies:
+    description: C(http_proxy), C(https_proxy) and C(no_proxy) of the bootstrap's downloads; they may hold passwords.
+    type: dict
+    default: {}
+  ca_bundle:
+    description: PEM file on the host with the CAs that the bootstrap trusts.
     type: str
     default: ""
 attributes:
@@ -56,7 +69,7 @@ id:
   type: str
   returned: success, unless the image is not there (check mode, or RV(how=missing))
 how:
-  description: Where it came from (V(host), V(pulled) or V(bootstrapped)), or V(missing).
+  description: Where it came from (V(host), V(pulled), V(loaded) or V(bootstrapped)), or V(missing) or V(unloaded).
   type: str
   returned: success
   sample: host
@@ -71,6 +84,7 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
 
 # As Debian's own slim images: no recommended packages, no documentation but the licences, no translations.
 SLIM = [
@@ -83,6 +97,13 @@ SLIM = [
 ]
 
 
+# What is the bootstrap's alone goes: a password in the mirror's address, the place of the CA bundle.
+FORGET = r"""--customize-hook=for file in "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/*; do
+  if [ -f "$file" ]; then sed -i -E 's#://[^/@ ]+@#://#' "$file"; fi
+done
+sed -i '/CAInfo/d' "$1"/etc/apt/apt.conf.d/99mmdebstrap"""
+
+
 def bootstrap(module, docker, name):
     """Make the image `name` from packages and give its ID; fail the module with mmdebstrap's last words."""
     with tempfile.TemporaryDirectory(dir=module.tmpdir) as folder:
@@ -93,14 +114,18 @@ def bootstrap(module, docker, name):
             "--variant=minbase",
             "--include=ca-certificates,usr-is-merged",
             *SLIM,
-            module.params["suite"],
-            archive,
         ]
-        rc, out, err = module.run_command(command + ([module.params["mirror"]] if module.params["mirror"] else []))
+        params, proxies = module.params, {name: value for name, value in module.params["proxies"].items() if value}
+        if params["ca_bundle"]:
+            command.append(f'--aptopt=Acquire::https::CAInfo "{params["ca_bundle"]}"')
+        command += [FORGET, params["suite"], archive]
+        # By standard input, as a password would stand in the process list.
+        source = {"data": f"deb {params['mirror']} {params['suite']} main"} if params["mirror"] else {}
+        rc, out, err = module.run_command(command + (["-"] if source else []), environ_update=proxies, **source)
         if rc != 0:
             module.fail_json(
                 msg="The base image could not be made from the distribution's packages (iopaint_image_base_suite="
-                f"{module.params['suite']}, iopaint_image_debian_mirror={module.params['mirror'] or 'default'}): "
+                f"{params['suite']}, iopaint_image_debian_mirror={params['mirror'] or 'default'}): "
                 f"{(err or out).strip()[-800:]} Name a mirror that the host reaches and a suite that it has, or set "
                 "iopaint_image_base_source to pull."
             )
@@ -110,6 +135,20 @@ def bootstrap(module, docker, name):
     return out.strip()
 
 
+def load(module, docker, name):
+    """Load the archive, which has to hold the image of this name; give the image's ID."""
+    archive = module.params["archive"]
+    rc, out, err = docker.run("load", "--quiet", "--input", archive)
+    image = docker.image(name)
+    if rc != 0 or image is None:
+        module.fail_json(
+            msg=f"The base image {name} (iopaint_image_base) can't be had from the archive (iopaint_image_base_archive): "
+            f"docker load says: {(err or out).strip()} Name the image that the "
+            f"archive holds, or an archive that `docker save {name}` wrote."
+        )
+    return image["Id"]
+
+
 def main():
     """Run the module."""
     module = AnsibleModule(
@@ -117,13 +156,28 @@ def main():
             "name": {"type": "str", "required": True},
             "source": {"type": "str", "choices": ["auto", "pull", "bootstrap"], "default": "auto"},
             "suite": {"type": "str", "default": "bookworm"},
+            "archive": {"type": "path"},
             "mirror": {"type": "str", "default": ""},
+            "proxies": {"type": "dict", "default": {}},
+            "ca_bundle": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
+        no_log=True,  # the host's journal is told nothing: mirror and proxies may hold passwords
     )
+    keep_secret(module, [module.params["mirror"], *module.params["proxies"].values()])
     name, source = module.params["name"], module.params["source"]
     made = f"iopaint-base:{module.params['suite']}"
     docker = Docker(module)
+
+    if module.params["archive"]:
+        image = docker.image(name)
+        if image:
+            module.exit_json(changed=False, image=name, id=image["Id"], how="host", reason="")
+        if module.check_mode:
+            module.exit_json(changed=True, image=name, how="loaded", reason="")
+        if not os.path.exists(module.params["archive"]):
+            module.exit_json(changed=False, image=name, how="unloaded", reason="")
+        module.exit_json(changed=True, image=name, id=load(module, docker, name), how="loaded", reason="")
 
     for candidate in {"auto": [name, made], "pull": [name], "bootstrap": [made]}[source]:
         image = docker.image(candidate)

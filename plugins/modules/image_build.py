@@ -59,6 +59,10 @@ options:
     description: Further variables of the bake file, part of the recipe's digest.
     type: dict
     default: {}
+  network:
+    description: Variables of the bake file that say where downloads come from. They may hold passwords, and make no other image.
+    type: dict
+    default: {}
   ca_bundle:
     description: PEM file with extra CAs on the host, handed over as a build secret.
     type: str
@@ -178,6 +182,7 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.build_log import BuildLog
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret, masked
 
 # Parts of the recipe that an image is not made of.
 NOT_IN_IMAGE = {"compose.yaml", "docker-bake.hcl", "Dockerfile.dockerignore"}
@@ -233,7 +238,7 @@ def bake(module, docker, immutable, digest):
     """Run the build, unless another play has just done so; fail the module with the end of the log. Gives what is known of it."""
     params = module.params
     env = {
-        **{name: str(value) for name, value in params["variables"].items()},
+        **{name: str(value) for name, value in {**params["variables"], **params["network"]}.items()},
         "SOURCE": params["source"],
         "BASE": params["base"],
         "TAGS": immutable,
@@ -259,6 +264,9 @@ def bake(module, docker, immutable, digest):
         seconds = round(time.monotonic() - start, 1)
         log.seek(0)
         text = log.read()
+        if text != (text := masked(text, params["network"].values())):
+            log.truncate(0)
+            log.write(text)
     if rc != 0:
         module.fail_json(
             msg=f"The build of {immutable} failed; nothing that runs was touched. "
@@ -283,6 +291,7 @@ def main():
             "base_id": {"type": "str", "required": True},
             "repository": {"type": "str", "default": "iopaint"},
             "variables": {"type": "dict", "default": {}},
+            "network": {"type": "dict", "default": {}},
             "ca_bundle": {"type": "str", "default": ""},
             "wheelhouse": {"type": "str", "default": ""},
             "epoch": {"type": "int", "default": 0},
@@ -292,8 +301,10 @@ def main():
             "log": {"type": "path", "required": True},
         },
         supports_check_mode=True,
+        no_log=True,  # the host's journal is told nothing: network may hold passwords
     )
     params = module.params
+    keep_secret(module, params["network"].values())
     docker = Docker(module)
     attested = {"attestations": sorted(params["attestations"])} if params["attestations"] else {}
     digest = recipe_digest(params["recipe"], params["variant"], params["base_id"], {**params["variables"], **attested})

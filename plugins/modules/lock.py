@@ -94,22 +94,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit
-
-UNREADABLE = {"operator": "unknown", "controller": "unknown", "play": "unknown (the lock can't be read)", "token": "unreadable"}
-
-
-def read(path):
-    """Give what the lock says, None where there is none."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            text = stream.read()
-    except FileNotFoundError:
-        return None
-    try:
-        holder = json.loads(text)
-    except ValueError:
-        return dict(UNREADABLE, time=audit.now(os.path.getmtime(path)))
-    return holder if isinstance(holder, dict) else dict(UNREADABLE)
+from ansible_collections.iopaint.fleet.plugins.module_utils.lock import PATH, read
 
 
 def take(path, content):
@@ -182,7 +167,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["present", "absent", "free"], "default": "present"},
-            "path": {"type": "path", "default": "/run/iopaint/lock"},
+            "path": {"type": "path", "default": PATH},
             "wait": {"type": "int", "default": 0},
             "play": {"type": "str", "default": ""},
             "release": {"type": "str", "default": ""},

@@ -100,6 +100,11 @@ instances:
   type: list
   elements: dict
   returned: success
+unlisted:
+  description: Instances that have releases on the host and are not among O(instances).
+  type: list
+  elements: str
+  returned: with O(state=prepared)
 memory_available:
   description: Bytes of memory that can be had without swapping.
   type: int
@@ -125,12 +130,18 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import audit, releases
+from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.images import (
+    HELD,
+    LABEL,
+    OURS,
+    find,
+    labelled,
+    repositories,
+    repository,
+)
 
-LABEL = "io.iopaint.fleet.recipe"
-HELD = "iopaint-release"  # repository of the names that this module gives to images whose own name may move
-BESIDE = "-beside"  # ends the compose project of a trial (tasks/beside.yml of the role iopaint)
 PROOF = ("model", "latency_ms", "pixels")
 
 
@@ -155,13 +166,9 @@ class Steps:
         self.docker, self.owner = Docker(module), module.params["owner"]
         self.rebuilt, self.diff = [], []
         names = [item["name"] for item in self.params["instances"]]
-        self.stores = {name: self.store(name) for name in names or (self.all_names() if self.params["to"] else [])}
-
-    def all_names(self):
-        """Give the names of the instances that have releases on this host."""
-        top = self.params["dir"]
-        found = sorted(os.listdir(top)) if os.path.isdir(top) else []
-        return [name for name in found if os.path.isdir(os.path.join(top, name, "releases"))]
+        if not names and self.params["to"]:
+            names = containers.folders(self.params["dir"])
+        self.stores = {name: self.store(name) for name in names}
 
     def store(self, name):
         """Give the releases of an instance, every record readable."""
@@ -189,31 +196,13 @@ class Steps:
         facts = {"instance": name, "release": record["id"], "image": record.get("image"), **facts}
         audit.append(self.params["audit"], action, self.owner, **facts)
 
-    def described(self, store, record, new):
-        """Give what the tasks of the role need of a release."""
-        files = ["compose.yaml"] + (["devices.yaml"] if record.get("variant") == "gpu" else [])
-        keys = ("variant", "project", "url", "image", "ref", "environment")
-        return {
-            "name": store.name,
-            "id": record["id"],
-            "new": new,
-            "before": record.get("replaces") if new else record["id"],
-            "path": store.link,
-            "folder": store.path(record["id"]),
-            "memory": record.get("memory"),
-            "files": files,
-            "devices": record.get("devices") or [],
-            "cpu_allowed": bool(record.get("cpu_allowed")),
-            **{key: record.get(key) for key in keys},
-        }
-
     # --- prepared ----------------------------------------------------------------------------------------------------
 
     def end_trials(self):
         """Remove what a play that was killed has left of a release that it tried beside the one that serves."""
         row = '{{.ID}} {{.Label "com.docker.compose.project"}}'
         _rc, out, _err = self.docker.run("ps", "--all", "--filter", "label=com.docker.compose.project", "--format", row)
-        left = [words.split(maxsplit=1) for words in out.splitlines() if words.endswith(BESIDE)]
+        left = [words.split(maxsplit=1) for words in out.splitlines() if words.endswith(containers.BESIDE)]
         if not self.module.check_mode:
             for container, project in left:
                 self.docker.run("rm", "--force", container)
@@ -252,9 +241,9 @@ class Steps:
                 self.supersede(store, None)
                 if new:  # a switch away from it was begun, and is taken back
                     self.log("prepared", store.name, proven, outcome="taken up again")
-            return self.described(store, {**proven, "replaces": None}, new)
+            return store.to_run({**proven, "replaces": None}, new)
         if prepared and store.made_of(prepared, wanted):
-            return self.described(store, prepared, True)
+            return store.to_run(prepared, True)
         before = proven["id"] if proven else (prepared or {}).get("replaces")
         record = self.new_record(store, item, image, before)
         self.show(store, record, files, before)
@@ -264,7 +253,7 @@ class Steps:
             rest = [(f["name"], f["content"], int(f["mode"], 8)) for f in item["files"] if f["name"] != ".env"]
             store.add(record, [(name, content, mode), *rest])
             self.log("prepared", store.name, record, ref=record["ref"], reason=before and f"to take the place of {before}")
-        return self.described(store, record, True)
+        return store.to_run(record, True)
 
     def supersede(self, store, but):
         """Say of other prepared releases that they won't become current."""
@@ -360,14 +349,14 @@ class Steps:
         if proven and record["id"] == proven["id"]:
             if not self.module.check_mode:
                 self.supersede(store, None)
-            return self.described(store, {**record, "replaces": None}, store.linked != record["id"])
+            return store.to_run({**record, "replaces": None}, store.linked != record["id"])
         if record["outcome"] != releases.PREPARED and not self.module.check_mode:
             self.supersede(store, None)
             before = proven["id"] if proven else None
             record.update(replaces=before, rolled_back_from=before, started=None, duration_s=None, reason=None)
             store.end(record, releases.PREPARED)
             self.log("rollback prepared", store.name, record, reason=before and f"to take the place of {before}")
-        return self.described(store, {**record, "replaces": record.get("replaces") or (proven or {}).get("id")}, True)
+        return store.to_run({**record, "replaces": record.get("replaces") or (proven or {}).get("id")}, True)
 
     # --- switched, kept, back ----------------------------------------------------------------------------------------
 
@@ -455,18 +444,18 @@ class Steps:
             )
             if replaced:
                 store.point(replaced["id"])
-                former.append({**self.described(store, replaced, False), "failed": item["id"]})
+                former.append({**store.to_run(replaced, False), "failed": item["id"]})
         return former
 
     # --- prune -------------------------------------------------------------------------------------------------------
 
     def prune(self):
         """Remove our images that no release needs any more, and build cache over its limit; give the images' names."""
-        stores = [releases.Releases(self.params["dir"], name) for name in self.all_names()]
+        stores = [releases.Releases(self.params["dir"], name) for name in containers.folders(self.params["dir"])]
         if any(store.damaged for store in stores):  # what they need is not known
             self.module.warn("No image was removed, as there are records of releases that can't be read.")
             return []
-        kept, past, ours = set(), set(), {"iopaint", HELD}
+        kept, past, ours = set(), set(), set(OURS)
         for store in stores:
             proven = store.proven()
             ranked = ([proven] if proven else []) + store.candidates()
@@ -474,26 +463,17 @@ class Steps:
             needed += [record for record in store.records.values() if record["outcome"] == releases.PREPARED]
             kept |= {record.get("image_id") for record in needed}
             past |= {record.get("image_id") for record in store.records.values()}
-            names = [record.get(key) or "" for record in store.records.values() for key in ("image", "asked")]
-            ours |= {repository(name) for name in names}
+            ours |= repositories(store.records.values())
             for record in store.records.values():
                 if record not in needed and record["outcome"] != releases.PREPARED and store.complete(record):
                     store.strip(record)
-        images = self.images()
+        images = find(self.docker)
         newest = max((image["Created"] for image in images if image["Id"] in kept), default="")
         # One that no release has had yet and that is newer than those in use was made ahead, for the next.
         old = [image for image in images if image["Id"] not in kept and (image["Id"] in past or image["Created"] < newest)]
         removed = [name for image in old for name in self.remove(image, ours)]
         self.prune_cache()
         return removed
-
-    def images(self):
-        """Give the engine's documents of the images that carry our label, or a name that this module gave."""
-        found = set()
-        for chosen in (f"label={LABEL}", f"reference={HELD}"):
-            _rc, out, _err = self.docker.run("images", "--quiet", "--no-trunc", "--filter", chosen)
-            found.update(out.split())
-        return [image for image in map(self.docker.image, sorted(found)) if image]
 
     def remove(self, image, ours):
         """Remove an image unless it is the latest of its variant, or has a name that is somebody else's."""
@@ -550,18 +530,6 @@ class Steps:
         return stat.f_bavail * stat.f_frsize
 
 
-def labelled(image):
-    """Tell whether an image was built by this collection."""
-    return LABEL in ((image.get("Config") or {}).get("Labels") or {})
-
-
-def repository(name):
-    """Give an image's name without tag and digest."""
-    name = name.partition("@")[0]
-    head, slash, tail = name.rpartition("/")
-    return head + slash + tail.partition(":")[0]
-
-
 def main():
     """Run the module."""
     module = AnsibleModule(
@@ -595,6 +563,8 @@ def main():
             result["memory_available"] = memory_available()
         if state in ("prepared", "switched"):
             result["changed"] = any(item["new"] for item in result["instances"])
+        if state == "prepared":
+            result["unlisted"] = [name for name in containers.folders(module.params["dir"]) if name not in steps.stores]
         if state == "listed":
             result["free"] = steps.free()
         if state == "back":

@@ -53,7 +53,8 @@ class StandInEngine:
         self.root.mkdir()
         self._calls.touch()
         self.set(images={}, registry=[], containers=[], down=False, root=str(self.root))
-        self.program("docker", (Path(__file__).parent / "stand_in_docker.py").read_text(), STAND_IN=folder)
+        tests = Path(__file__).parent
+        self.program("docker", (tests / "stand_in_docker.py").read_text(), STAND_IN=folder, TESTS=tests)
 
     def program(self, name, text, **constants):
         """Put a Python program on PATH, with constants set at its top."""

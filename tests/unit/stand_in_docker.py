@@ -10,6 +10,7 @@ import os
 import sys
 
 folder = globals()["STAND_IN"]
+sys.path.append(globals()["TESTS"])
 with open(f"{folder}/state", "rb") as stream:
     state = marshal.load(stream)  # noqa: S302 - the fixture's own file
 images, argv = state["images"], sys.argv[1:]
@@ -71,7 +72,7 @@ if argv[0] == "ps":
 if argv[:2] == ["buildx", "bake"]:
     if state.get("build_error"):
         end(1, "", state["build_error"])
-    for name in os.environ["TAGS"].split(","):
+    for name in () if state.get("release") else os.environ["TAGS"].split(","):
         images[name] = {"Id": f"sha256:built-{name}", "Size": 4000}
     end(0, "", "#1 building\n#2 done\n")
 if argv[0] == "run" and argv[-1] == "check":
@@ -81,4 +82,19 @@ if argv[0] == "run" and argv[-1] == "check":
     models = {"IOPAINT_MODEL_DIR": values("-v")[0].split(":")[0]} if "-v" in argv else {}
     command = ["/usr/bin/python3", state["entrypoint"], "check", "--source", state["source"]]
     os.execve(command[0], command, {**models, **passed})  # noqa: S606
+if argv[:1] == ["load"] and "--input" in argv:
+    with open(argv[-1]) as stream:
+        name = stream.read()
+    images[name] = {"Id": f"sha256:loaded-{name}", "Size": 2000}
+    end(0, f"Loaded image: {name}\n")
+if argv[0] in ("save", "load"):
+    import stand_in_archive
+
+    if state.get(f"{argv[0]}_error"):
+        end(1, "", state[f"{argv[0]}_error"])
+    if argv[0] == "save":
+        stand_in_archive.save(images, argv[1:])
+    else:
+        images.update(stand_in_archive.load())
+    end()
 end(64, "", f"the stand-in knows no docker {' '.join(argv)}\n")

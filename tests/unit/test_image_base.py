@@ -1,15 +1,19 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Where the base image comes from: the host, a registry or packages. The engine and mmdebstrap are stand-ins."""
 
+import json
+
 import pytest
 from ansible_collections.iopaint.fleet.plugins.modules import image_base
 
 NAME, MADE = "debian:bookworm-slim", "iopaint-base:bookworm"
 MMDEBSTRAP = """
-import json, sys
-json.dump(sys.argv[1:], open(LOG, "w"))
+import json, os, sys
+source = sys.stdin.read() if sys.argv[-1] == "-" else ""
+proxies = {name: value for name, value in os.environ.items() if name.endswith("_proxy")}
+json.dump({"argv": sys.argv[1:], "source": source, "proxies": proxies}, open(LOG, "w"))
 if FAILS:
-    sys.exit("E: " + "x" * 1000 + "cannot reach the mirror")
+    sys.exit("E: " + "x" * 1000 + source + "cannot reach the mirror")
 archive = next(word for word in sys.argv if word.endswith(".tar"))
 open(archive, "w").write("root file system")
 """
@@ -72,8 +76,9 @@ def test_a_bootstrap_pulls_nothing_and_uses_suite_and_mirror(run, engine, mmdebs
     log = mmdebstrap()
     result = run(source="bootstrap", suite="trixie", mirror="http://mirror.example.com/debian")
     assert (result["image"], result["reason"]) == ("iopaint-base:trixie", "")
-    assert log.read_text().endswith('"http://mirror.example.com/debian"]')
-    assert '"trixie"' in log.read_text()
+    called = json.loads(log.read_text())
+    assert called["source"] == "deb http://mirror.example.com/debian trixie main\n"
+    assert "trixie" in called["argv"]
     assert not engine.calls("pull")
 
 
@@ -132,3 +137,67 @@ def test_nothing_of_a_bootstrap_is_left_behind(run, engine, mmdebstrap, tmp_path
 def test_an_unknown_source_is_refused_with_the_known_ones(run, engine):
     message = run(source="registry", failed=True)["msg"]
     assert "value of source must be one of: auto, pull, bootstrap, got: registry" in message
+
+
+SECRET_MIRROR, SECRET_PROXY = "http://robot:hunter2@mirror.example.com/debian", "http://robot:hunter3@proxy.example.com:3128"
+
+
+def test_passwords_of_mirror_and_proxy_are_in_no_argument(run, mmdebstrap):
+    log = mmdebstrap()
+    run(
+        source="bootstrap",
+        mirror=SECRET_MIRROR,
+        proxies={"http_proxy": SECRET_PROXY, "https_proxy": "", "no_proxy": ".example.org"},
+    )
+    called = json.loads(log.read_text())
+    assert called["source"] == f"deb {SECRET_MIRROR} bookworm main\n"
+    assert called["proxies"] == {"http_proxy": SECRET_PROXY, "no_proxy": ".example.org"}
+    assert not [word for word in called["argv"] if "hunter" in word]
+
+
+def test_no_password_is_in_an_answer(run, mmdebstrap):
+    mmdebstrap(fails="yes")
+    for answer in (
+        run(source="bootstrap", mirror=SECRET_MIRROR, proxies={"http_proxy": SECRET_PROXY}, failed=True),
+        run(source="bootstrap", mirror=SECRET_MIRROR, proxies={"http_proxy": SECRET_PROXY}, check=True),
+    ):
+        assert "hunter" not in json.dumps(answer)
+        assert "mirror.example.com" in json.dumps(answer)
+
+
+def test_the_bootstrap_trusts_the_ca_bundle_and_forgets_it(run, mmdebstrap):
+    log = mmdebstrap()
+    run(source="bootstrap", ca_bundle="/opt/ca.pem")
+    argv = json.loads(log.read_text())["argv"]
+    assert '--aptopt=Acquire::https::CAInfo "/opt/ca.pem"' in argv
+    assert [word for word in argv if word.startswith("--customize-hook=") and "/CAInfo/d" in word]
+
+
+@pytest.fixture
+def archive(tmp_path):
+    path = tmp_path / "base.tar"
+    path.write_text(NAME)
+    return str(path)
+
+
+def test_an_archive_is_loaded_once_and_nothing_pulled(run, engine, archive):
+    engine.set(registry=[NAME])
+    result = run(archive=archive)
+    assert (result["changed"], result["how"], result["image"], result["id"]) == (True, "loaded", NAME, engine.ids[NAME])
+    again = run(archive=archive)
+    assert (again["changed"], again["how"]) == (False, "host")
+    assert not engine.calls("pull")
+
+
+def test_an_archive_that_is_still_elsewhere_is_asked_for(run, engine, archive):
+    assert run(archive=archive + "-no", check=True)["how"] == "loaded"
+    result = run(archive=archive + "-no")
+    assert (result["changed"], result["how"], result["image"]) == (False, "unloaded", NAME)
+    assert not engine.ids
+
+
+def test_an_archive_of_another_image_is_named(run, engine, tmp_path):
+    (tmp_path / "other.tar").write_text("alpine:3")
+    message = run(archive=str(tmp_path / "other.tar"), failed=True)["msg"]
+    assert f"The base image {NAME} (iopaint_image_base) can't be had from the archive (iopaint_image_base_archive)" in message
+    assert "Loaded image: alpine:3" in message

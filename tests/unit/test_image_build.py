@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """When an image is built, how it is named, and what is said when it can't be. The engine is a stand-in."""
 
+import json
 import os
 import re
 
@@ -181,6 +182,30 @@ def test_an_image_that_is_there_needs_no_disk(run):
 def test_an_engine_that_is_down_is_said(run, engine):
     engine.set(down=True)
     assert "The Docker engine does not answer: Cannot connect" in run(failed=True)["msg"]
+
+
+NETWORK = {
+    "PYTHON_INDEX": "https://robot:hunter2@pypi.example.com/simple",
+    "HTTPS_PROXY": "http://robot:hunter3@proxy:3128",
+    "NO_PROXY": "localhost",
+}
+
+
+def test_where_downloads_come_from_reaches_the_build_and_makes_no_other_image(run, engine):
+    first = run(check=True)["image"]
+    assert run(network=NETWORK)["image"] == first
+    env = engine.calls("buildx")[0]["env"]
+    assert {name: env[name] for name in NETWORK} == NETWORK
+    assert not [word for call in engine.calls() for word in call["argv"] if "hunter" in word]
+
+
+def test_no_password_is_in_log_or_answer(run, engine, tmp_path):
+    engine.set(build_error="ERROR: 401 from https://robot:hunter2@pypi.example.com/simple by hunter3\n")
+    answer = run(network=NETWORK, failed=True)
+    for text in (json.dumps(answer), (tmp_path / "cpu.log").read_text()):
+        assert "hunter" not in text
+        assert "401 from https://" in text
+        assert "pypi.example.com/simple" in text
 
 
 def test_attestations_need_an_image_store_that_keeps_them(run, engine):

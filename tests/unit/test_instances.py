@@ -396,3 +396,21 @@ def test_a_cpu_instance_reserves_nothing():
 def test_a_gpu_instance_may_be_let_go_without_a_gpu(value, allowed):
     (one,) = instances(gpu(devices=[0], options={"fleet_require_gpu": value}))
     assert one["cpu_allowed"] is allowed
+
+
+def test_mirrors_of_models_are_the_role_s_and_the_instance_s_own():
+    urls = {"LAMA_MODEL_URL": "http://a/lama.pt", "MAT_MODEL_URL": "http://a/mat"}
+    other = entry(name="b", port=2, hub_endpoint="https://b", model_urls={"LAMA_MODEL_URL": "http://b/lama.pt"})
+    first, second = instances(entry(), other, hub_endpoint="https://hub.example.com", model_urls=urls)
+    assert first["environment"] == {"IOPAINT_MODEL": "lama", "HF_ENDPOINT": "https://hub.example.com", **urls}
+    assert second["environment"] == {
+        "IOPAINT_MODEL": "lama",
+        "HF_ENDPOINT": "https://b",
+        "LAMA_MODEL_URL": "http://b/lama.pt",
+        "MAT_MODEL_URL": "http://a/mat",
+    }
+
+
+def test_a_name_that_is_no_model_s_is_refused():
+    with pytest.raises(AnsibleFilterError, match=r"model_urls \(iopaint_model_urls\) has lama; names are IOPaint's own"):
+        instances(entry(model_urls={"lama": "http://a/lama.pt"}))

@@ -186,6 +186,13 @@ def test_a_first_release_has_its_files_and_its_record(deploy, record, top, state
     assert actions() == ["prepared", "switched", "kept"]
 
 
+def test_instances_that_are_not_wanted_any_more_are_named(deploy, step):
+    deploy(wanted(), wanted(name="old"))
+    assert step("prepared", [wanted()])["unlisted"] == ["old"]
+    assert step("prepared", [wanted(), wanted(name="old")])["unlisted"] == []
+    assert step("prepared", [], to="0001-cpu-v1-abc")["unlisted"] == []
+
+
 def test_a_secret_is_in_no_result_record_or_log(step, top, tmp_path):
     result = step("prepared", [wanted()], diff=True)
     assert SECRET not in json.dumps(result)

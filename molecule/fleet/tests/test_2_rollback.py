@@ -35,10 +35,12 @@ def test_a_release_whose_image_is_gone_is_refused(one):
 
 
 def test_a_damaged_record_is_named_and_rebuilt_from_what_runs(fleet):
-    host = fleet[1]
+    host, record = fleet[1], f"/opt/iopaint/instances/cpu/releases/{V1}/release.json"
     before = host.container()
-    host(f"truncate -s 40 /opt/iopaint/instances/cpu/releases/{V1}/release.json")
+    host(f"cp -p {record} /root/record.json && truncate -s 40 {record}")
     run = play("playbooks/upgrade.yml", "--limit", NAMES[1], **image("v1"))
+    if run.rc != 0:  # the tests that follow have no part in it
+        host(f"cp -p /root/record.json {record}")
     assert run.rc == 0, run.output
     assert run.says(f"releases/{V1}/release.json could not be read"), run.output
     assert host.container() == before

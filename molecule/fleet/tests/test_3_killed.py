@@ -95,6 +95,41 @@ def test_a_host_that_is_lost_in_its_switch_is_in_the_summary_and_converges(fleet
     assert fleet[2].is_settled(kind)
 
 
+def test_a_host_that_is_lost_between_batches_fails_by_itself(fleet):
+    """Its power is cut while the canary is upgraded: the canary stays upgraded, and the same command again does the rest."""
+    kind = {"v1": "v2", "v2": "v1"}[fleet[HOST].serves()]
+    command = ("playbooks/upgrade.yml", "--limit", f"{NAMES[HOST]},{NAMES[2]}")
+    options = {**image(kind), "iopaint_upgrade_batches": [1, "100%"]}
+    run = Killed(*command, **options).until("The link of each instance names its release")
+    subprocess.run(["docker", "kill", NAMES[2]], check=True, stdout=subprocess.DEVNULL)
+    assert run.end() != 0, run.output
+    assert re.search(rf"^ +{NAMES[HOST]} .* upgraded ", run.output, re.MULTILINE), run.output
+    assert fleet[HOST].is_settled(kind)
+
+    subprocess.run(["docker", "start", NAMES[2]], check=True, stdout=subprocess.DEVNULL)
+    fleet[2]("systemctl is-system-running --wait || true")
+    again = play(*command, **options)
+    assert again.rc == 0, again.output
+    assert all(host.is_settled(kind) for host in fleet[HOST:])
+
+
+@pytest.mark.parametrize("moment", [0.0, 3.0])
+def test_an_engine_that_restarts_in_the_switch(fleet, moment):
+    """The play may fail or not; something serves, and the same command again converges."""
+    host = fleet[HOST]
+    former = host.serves()
+    kind = {"v1": "v2", "v2": "v1"}[former]
+    command = ("playbooks/upgrade.yml", "--limit", NAMES[HOST])
+    run = Killed(*command, **image(kind)).until("Each instance runs and is healthy", seconds=moment)
+    host("systemctl restart docker")
+    run.end()
+    host("for try in $(seq 30); do curl -sf http://127.0.0.1:8080/api/v1/model && break; sleep 1; done")
+    assert host.serves() in (former, kind), run.output
+    again = play(*command, **image(kind))
+    assert again.rc == 0, again.output
+    assert host.is_settled(kind)
+
+
 def test_images_that_no_release_needs_go_and_others_stay(fleet):
     host = fleet[HOST]
     host("docker tag iopaint:cpu-broken-standin somebody/else:1")

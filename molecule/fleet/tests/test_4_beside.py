@@ -1,0 +1,70 @@
+"""A new release is proven beside the one that serves, before that one is touched."""
+
+import json
+
+from conftest import LOCK, NAMES, Killed, image
+from play import play
+
+HOST = 1
+COMMAND = ("playbooks/upgrade.yml", "--limit", NAMES[HOST])
+BESIDE = {"iopaint_upgrade_strategy": "parallel"}
+
+
+def another(host):
+    """The variables of a release that works and does not serve now; its image is there whatever an earlier test has pruned."""
+    kind = "v2" if host.serves() == "v3" else "v3"
+    return kind, image(kind)
+
+
+def of(project):
+    return f"--filter label=com.docker.compose.project={project}"
+
+
+def trials(host):
+    return host(f"docker ps -aq {of('iopaint-cpu-beside')}")
+
+
+def test_a_release_that_breaks_beside_touches_nothing(fleet):
+    host = fleet[HOST]
+    serving, before = host.serves(), host.container()
+    run = play(*COMMAND, **image("broken"), **BESIDE)
+    assert run.rc == 2, run.output
+    assert run.says("the stand-in is broken"), run.output
+    assert host.container() == before  # neither stopped nor started anew
+    assert host.is_settled(serving)
+    assert not trials(host)
+    assert "failed" in host.outcomes().values()
+
+
+def test_a_release_that_is_proven_beside_takes_the_place(fleet):
+    host = fleet[HOST]
+    kind, wanted = another(host)
+    run = play(*COMMAND, **wanted, **BESIDE)
+    assert run.rc == 0, run.output
+    assert run.output.count("inpaints with cv2") == 2, run.output  # beside, and in its place
+    assert host.is_settled(kind)
+    assert not trials(host)
+
+
+def test_without_the_memory_for_both_it_takes_the_place_at_once(fleet):
+    host = fleet[HOST]
+    kind, wanted = another(host)
+    run = play(*COMMAND, **wanted, **BESIDE, iopaint_memory="9000g")
+    assert run.rc == 0, run.output
+    assert run.says("can't start beside the release that serves"), run.output
+    assert run.output.count("inpaints with cv2") == 1, run.output
+    assert host.is_settled(kind)
+
+
+def test_a_trial_whose_play_is_killed_is_gone_after_the_same_command(fleet):
+    host = fleet[HOST]
+    serving, before = host.serves(), host.container(of("iopaint-cpu"))
+    kind, wanted = another(host)
+    Killed(*COMMAND, **wanted, **BESIDE).until("The trial is over").kill()
+    assert host.container(of("iopaint-cpu")) == before
+    assert host.serves() == serving
+    assert json.loads(host(f"cat {LOCK}"))["play"] == "upgrade"
+    run = play(*COMMAND, **wanted, **BESIDE)
+    assert run.rc == 0, run.output
+    assert host.is_settled(kind)
+    assert not trials(host)

@@ -1,0 +1,61 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Action: what every host said of itself, as a table, a JSON file and a page. Documented in plugins/modules."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.iopaint.fleet.plugins.module_utils import files
+from ansible_collections.iopaint.fleet.plugins.plugin_utils import status
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+TEMPLATES = Path(__file__).resolve().parents[2] / "roles" / "iopaint" / "templates"
+OF_HOST = ("driver", "disk", "lock")  # the page has a second table, of the hosts
+
+
+def page(fleet):
+    """Give a document as an HTML page that needs nothing from elsewhere."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["room"] = status.room
+    template = environment.get_template("status.html.j2")
+    columns = [column for column in status.COLUMNS if column not in OF_HOST]
+    return template.render(fleet=fleet, rows=status.every_row(fleet, "own_level"), columns=columns, summary=status.summary(fleet))
+
+
+class ActionModule(ActionBase):
+    """Runs on the control node alone."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp=None, task_vars=None):
+        """Give the table; write the files where there is a folder for them."""
+        result = super().run(tmp, task_vars)
+        options = {"min_free_gb": {"type": "float", "default": 0}, "dir": {"type": "str", "default": ""}}
+        _result, arguments = self.validate_argument_spec(options)
+        hosts = {name: task_vars["hostvars"][name].get("iopaint_status") for name in task_vars["ansible_play_hosts_all"]}
+        fleet = status.document(hosts, arguments["min_free_gb"] * 1e9)
+        written = []
+        folder = os.path.abspath(os.path.expanduser(arguments["dir"])) if arguments["dir"] else None
+        if folder and not self._task.check_mode:
+            texts = {"status.json": json.dumps(fleet, indent=2, ensure_ascii=False) + "\n", "status.html": page(fleet)}
+            try:
+                os.makedirs(folder, exist_ok=True)
+                for name, text in texts.items():
+                    written.append(os.path.join(folder, name))
+                    files.write(written[-1], text)
+            except OSError as error:
+                result.update(failed=True, msg=f"{folder} (iopaint_status_dir) on the control node can't be written: {error}")
+        wrong = {host["host"]: status.wrong(host) for host in fleet["hosts"]}
+        return {
+            **result,
+            "changed": False,
+            "table": f"{status.table(fleet)}\n\n{status.summary(fleet)}",
+            "written": [] if result.get("failed") else written,
+            "wrong": {name: sentences for name, sentences in wrong.items() if sentences},
+        }

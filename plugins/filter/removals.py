@@ -1,0 +1,66 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Filters: what an operator is told of instances that go, or that ought to."""
+
+from __future__ import annotations
+
+import json
+
+DOCUMENTATION = r"""
+name: removal_summary
+short_description: Says what iopaint.fleet.instance_remove removed and what stays
+version_added: 0.1.0
+description:
+  - One line for what is gone, one for the data that stays and one for the instances that are still there.
+options:
+  _input:
+    description: What the module returned.
+    type: dict
+    required: true
+  dry:
+    description: Whether it was a dry run.
+    type: bool
+    default: false
+author: iopaint.fleet contributors (@iopaint)
+"""
+
+EXAMPLES = r"""
+summary: "{{ removed | iopaint.fleet.removal_summary }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The lines, as one text.
+  type: str
+"""
+
+KINDS = ("container", "network", "image", "folder", "file", "data")
+
+
+def removal_summary(result, dry=False):
+    """Give the lines."""
+    counts = {kind: sum(line.startswith(f"{kind} ") for line in result["removed"]) for kind in KINDS}
+    what = ", ".join(f"{count} {kind}{'s' if count > 1 and kind != 'data' else ''}" for kind, count in counts.items() if count)
+    verb = "Would be removed" if dry else "Removed"
+    names = f" ({', '.join(result['instances'])})" if result["instances"] else ""
+    lines = [f"{verb}{names}: {what}." if what else "Nothing to remove."]
+    if result["remaining"]:
+        lines.append(f"Still here: {', '.join(result['remaining'])}.")
+    if result["kept"]:
+        lines.append(f"Images that stay, as a container of somebody else's was made from them: {', '.join(result['kept'])}.")
+    if result["data"] and not (dry and counts["data"]):
+        lines.append(f"Data stays: {', '.join(result['data'])} (iopaint_remove_data).")
+    return "\n".join(lines)
+
+
+def removal_hint(names, host):
+    """Say what is not wanted any more and which command takes it away, in two lines, which YAML does not quote."""
+    command = f"ansible-playbook playbooks/remove.yml -l {host} -e '{json.dumps({'iopaint_remove_instances': names})}'"
+    return f"On this host, not in iopaint_instances, and left as it is: {', '.join(names)}. To take it away:\n{command}"
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self):
+        """Give name and function."""
+        return {"removal_summary": removal_summary, "removal_hint": removal_hint}

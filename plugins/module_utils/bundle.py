@@ -1,0 +1,291 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A bundle: images, compose file and models in one archive, written and read as a stream.
+
+    bundle.json          what is in it; first, so that it is read without the rest
+    docker/compose.yaml
+    models/PATH          as they lie below the model folder
+    images/…             what `docker save` writes, member by member
+    SHA256SUMS           of all of these, as sha256sum writes it; last, so that an archive that was cut off lacks it
+
+Names, order and content are the same each time; owners and times are left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import posixpath
+import shutil
+import subprocess
+import tarfile
+from typing import NamedTuple
+
+SCHEMA = 1
+MANIFEST, SUMS, IMAGES, MODELS, COMPOSE = "bundle.json", "SHA256SUMS", "images/", "models/", "docker/compose.yaml"
+SAVED = f"{IMAGES}manifest.json"
+MOST_TEXT = 16 * 2**20  # of members that are read whole
+CHUNK = 2**20
+COMPRESSIONS = {"zstd": (b"\x28\xb5\x2f\xfd", ["-q", "-3", "-T2"]), "gzip": (b"\x1f\x8b", ["-n", "-1"])}
+SUFFIXES = {"zstd": "zst", "gzip": "gz"}
+
+
+class BundleError(Exception):
+    """What is wrong with an archive, for the person who has to do something about it."""
+
+
+def chunks(stream, size):
+    """Give the next `size` bytes of a stream in pieces; raise BundleError where it ends before."""
+    left = size
+    while left:
+        piece = stream.read(min(left, CHUNK))
+        if not piece:
+            raise BundleError("it ends in the middle of a file")
+        left -= len(piece)
+        yield piece
+
+
+def listed(sums):
+    """Give the checksums, by name, as sha256sum writes them."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+
+
+class Hashed:
+    """A stream whose pieces go into a digest as they are read."""
+
+    def __init__(self, stream, digest):
+        """Take both."""
+        self.stream, self.digest = stream, digest
+
+    def read(self, length):
+        """Give the next piece."""
+        piece = self.stream.read(length)
+        self.digest.update(piece)
+        return piece
+
+
+class Writer:
+    """Adds members to an archive and keeps their checksums."""
+
+    def __init__(self, stream, manifest):
+        """Begin an archive on a stream with its manifest."""
+        self.tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self.sums, self.links = {}, {}
+        self.text(MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+
+    def add(self, name, size, stream):
+        """Add `size` bytes of a stream as a member."""
+        digest = hashlib.sha256()
+
+        member = tarfile.TarInfo(name)
+        member.size, member.mode = size, 0o644
+        try:
+            self.tar.addfile(member, Hashed(stream, digest))
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise BundleError(f"{name}: {error}") from error
+        self.sums[name] = digest.hexdigest()
+
+    def text(self, name, content):
+        """Add a text as a member."""
+        data = content.encode()
+        self.add(name, len(data), io.BytesIO(data))
+
+    def images(self, stream):
+        """Add what `docker save` writes to a stream."""
+        with tarfile.open(fileobj=stream, mode="r|") as saved:
+            for member in saved:
+                name = IMAGES + posixpath.normpath(member.name)
+                if member.isreg():
+                    self.add(name, member.size, saved.extractfile(member))
+                elif member.issym():
+                    link = tarfile.TarInfo(name)
+                    link.type, link.linkname = tarfile.SYMTYPE, member.linkname
+                    self.tar.addfile(link)
+                    self.links[name] = target(name, member.linkname)
+
+    def __enter__(self):
+        """Give the writer."""
+        return self
+
+    def __exit__(self, kind, _error, _trace):
+        """Add the checksums and end the archive; after an error nothing more is written."""
+        if kind:
+            self.tar.fileobj.closed = True
+            return
+        self.sums.update({name: self.sums[file] for name, file in self.links.items()})
+        self.text(SUMS, listed(self.sums))
+        self.tar.close()
+
+
+def target(name, link):
+    """Give the member that a symbolic link names."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(name), link))
+
+
+@contextlib.contextmanager
+def compressed(path, compression, program):
+    """Give the stream that writes a compressed file; raise BundleError where the program fails."""
+    with (
+        open(path, "wb") as file,
+        subprocess.Popen(
+            [program, *COMPRESSIONS[compression][1], "-c"], stdin=subprocess.PIPE, stdout=file, stderr=subprocess.PIPE
+        ) as process,
+    ):
+        try:
+            yield process.stdin
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it says why
+        error = process.stderr.read().decode(errors="replace").strip()
+        if process.wait() != 0:
+            raise BundleError(f"{compression} failed: {error}")
+
+
+def compression_of(path):
+    """Give the compression of an archive by its first bytes; raise BundleError where it is none of ours."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise BundleError(f"it can't be read: {error.strerror}") from error
+    for name, (magic, _options) in COMPRESSIONS.items():
+        if start.startswith(magic):
+            return name
+    raise BundleError(f"it is no bundle: its first bytes ({start.hex() or 'none'}) are those of neither zstd nor gzip")
+
+
+@contextlib.contextmanager
+def members(path, find):
+    """Give the members of an archive one after the other, as (TarInfo, stream); raise BundleError on what is wrong with it.
+
+    find: gives the path of a program, or None.
+    """
+    compression = compression_of(path)
+    program = find(compression)
+    if not program:
+        raise BundleError(
+            f"it is compressed with {compression}, which this machine has not. Install {compression} here, or make the bundle "
+            "with another iopaint_bundle_compression"
+        )
+    command = [program, "-dcq", path]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+                yield each(tar, process, compression)
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise BundleError(f"it can't be read to its end ({error})") from error
+        finally:
+            process.kill()  # whoever has what was looked for does not read on
+
+
+def each(tar, process, compression):
+    """Give each member and its stream; past the last one, see that the archive ends where its compression does."""
+    for member in tar:
+        yield member, tar.extractfile(member) if member.isreg() else None
+    while process.stdout.read(CHUNK):
+        pass
+    if process.wait() != 0:
+        raise BundleError(f"it can't be read to its end ({compression} ends with {process.returncode})")
+
+
+def document(member, stream):
+    """Give the bytes of a small member."""
+    if stream is None or member.size > MOST_TEXT:
+        raise BundleError(f"{member.name} is no text of a bundle")
+    return b"".join(chunks(stream, member.size))
+
+
+def parsed(name, text):
+    """Give a JSON text's value; raise BundleError where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise BundleError(f"{name} is damaged ({error})") from error
+
+
+def manifest_in(name, text):
+    """Give the manifest, which has to be the first member."""
+    if name != MANIFEST:
+        raise BundleError(f"it is no bundle: it begins with {name} and not with {MANIFEST}")
+    manifest = parsed(MANIFEST, text)
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise BundleError(f"its {MANIFEST} is not of the form that this version of the collection reads; make it anew")
+    return manifest
+
+
+def manifest_of(path, find):
+    """Give the manifest of an archive: what should follow, not yet compared with its checksum."""
+    with members(path, find) as found:
+        for member, stream in found:
+            return manifest_in(member.name, document(member, stream))
+    raise BundleError("it holds nothing")
+
+
+class Verified(NamedTuple):
+    """An archive whose checksums are right."""
+
+    manifest: dict
+    saved: list  # docker's list of the images
+    links: dict  # of symbolic links, the member that each names
+
+
+def verify(path, find):
+    """Read an archive to its end and compare every checksum; raise BundleError at the first that is wrong."""
+    sums, links, texts = {}, {}, {}
+    with members(path, find) as found:
+        for member, stream in found:
+            if member.issym():
+                links[member.name] = target(member.name, member.linkname)
+            elif member.name in (MANIFEST, SUMS, SAVED):
+                texts[member.name] = document(member, stream)
+                sums[member.name] = hashlib.sha256(texts[member.name]).hexdigest()
+            elif stream:
+                digest = hashlib.sha256()
+                for piece in chunks(stream, member.size):
+                    digest.update(piece)
+                sums[member.name] = digest.hexdigest()
+    if sums.pop(SUMS, None) is None:
+        raise BundleError(f"its end is missing ({SUMS}, the last file in it)")
+    wanted = {line[66:]: line[:64] for line in texts[SUMS].decode(errors="replace").splitlines()}
+    sums.update({name: sums.get(file) for name, file in links.items()})
+    for name in dict.fromkeys([*wanted, *sums]):
+        if name not in sums:
+            raise BundleError(f"{name} is missing")
+        if sums[name] != wanted.get(name):
+            raise BundleError(f"{name} has the checksum {sums[name]}, and {SUMS} says {wanted.get(name, 'nothing of it')}")
+    first = next(iter(texts))
+    manifest = manifest_in(first, texts[first])
+    return Verified(manifest, parsed(SAVED, texts[SAVED]) if SAVED in texts else [], links)
+
+
+def copy_images(path, find, verified, names, out):
+    """Write the images of these names as `docker load` reads them; the rest of the archive is passed over."""
+    chosen = []
+    for image in verified.saved:
+        tags = [tag for tag in image.get("RepoTags") or [] if tag in names]
+        if tags:
+            chosen.append({**image, "RepoTags": tags})
+    needed = {IMAGES + posixpath.normpath(file) for image in chosen for file in [image["Config"], *image["Layers"]]}
+    needed |= {verified.links[name] for name in needed & set(verified.links)}
+    with members(path, find) as found, tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        text = json.dumps(chosen).encode()
+        head = tarfile.TarInfo("manifest.json")
+        head.size, head.mode = len(text), 0o644
+        tar.addfile(head, io.BytesIO(text))
+        for member, stream in found:
+            if member.name in needed:
+                member.name = member.name[len(IMAGES) :]
+                tar.addfile(member, stream)
+
+
+def copy_member(path, find, name, out):
+    """Write one member's content."""
+    with members(path, find) as found:
+        for member, stream in found:
+            if member.name == name and stream:
+                shutil.copyfileobj(stream, out, CHUNK)
+                return
+    raise BundleError(f"{name} is missing")

@@ -1,0 +1,42 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Which containers and instances on a host are this collection's."""
+
+from __future__ import annotations
+
+import os
+import re
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(-[0-9]+)?")  # of an instance
+PROJECT = "com.docker.compose.project"
+PREFIX = "iopaint-"  # begins the compose project of an instance
+BESIDE = "-beside"  # ends that of a trial (tasks/beside.yml of the role iopaint)
+SERVICES = ("iopaint-cpu", "iopaint-gpu")
+
+
+def projects(name):
+    """Give the compose projects that an instance may have: its own, and that of a trial."""
+    return [PREFIX + name, PREFIX + name + BESIDE]
+
+
+def instance_of(container, top):
+    """Give the instance that a container belongs to, None for somebody else's.
+
+    container: the engine's document of it. top: folder with a folder for each instance, which is what makes it ours: a project of
+    the same name that compose was given from elsewhere is its owner's.
+    """
+    labels = (container.get("Config") or {}).get("Labels") or {}
+    folder = os.path.realpath(labels.get("com.docker.compose.project.working_dir", "/"))
+    name = os.path.relpath(folder, os.path.realpath(top)).split(os.sep)[0]
+    ours = labels.get(PROJECT) in projects(name) and labels.get("com.docker.compose.service") in SERVICES
+    return name if ours and NAME.fullmatch(name) else None
+
+
+def is_trial(container, name):
+    """Tell whether a container of this instance is that of a release which is tried beside the one that serves."""
+    return container["Config"]["Labels"][PROJECT] == PREFIX + name + BESIDE
+
+
+def folders(top):
+    """Give the names of the instances that have releases below top."""
+    found = sorted(os.listdir(top)) if os.path.isdir(top) else []
+    return [name for name in found if NAME.fullmatch(name) and os.path.isdir(os.path.join(top, name, "releases"))]

@@ -1,0 +1,87 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible module: what is in a bundle, read from its beginning."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: bundle_info
+short_description: Says what is in a bundle, and fails where a variant that is wanted is not
+version_added: 0.1.0
+description:
+  - Reads only the beginning of the archive; the module M(iopaint.fleet.bundle_load) compares the checksums of the whole before
+    it loads anything.
+  - Runs on the control node (C(delegate_to=localhost)).
+options:
+  path:
+    description: The archive.
+    type: path
+    required: true
+  variants:
+    description: Variants that have to be in it.
+    type: list
+    elements: str
+    default: []
+attributes:
+  check_mode:
+    support: full
+    description: It changes nothing.
+requirements: [zstd or gzip, as the archive is compressed]
+author: iopaint.fleet contributors (@iopaint)
+"""
+
+EXAMPLES = r"""
+- name: The bundle holds the CPU image
+  iopaint.fleet.bundle_info:
+    path: /srv/iopaint-bundle.tar.zst
+    variants: [cpu]
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+images:
+  description: The images of the wanted variants, each with C(variant), C(image), C(id), C(size), C(tags), C(revision), C(recipe).
+  type: list
+  elements: dict
+  returned: success
+models:
+  description: The models, each with C(name), C(path), C(checksum) and C(size).
+  type: list
+  elements: dict
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils import bundle
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "variants": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    path, wanted = module.params["path"], module.params["variants"]
+    try:
+        manifest = bundle.manifest_of(path, module.get_bin_path)
+    except bundle.BundleError as error:
+        module.fail_json(
+            msg=f"The bundle {path} (iopaint_image_bundle) can't be used: {error}. "
+            "Name one that playbooks/bundle.yml made. Nothing was changed."
+        )
+    absent = sorted(set(wanted) - {image["variant"] for image in manifest["images"]})
+    if absent:
+        there = ", ".join(f"{image['variant']} ({image['image']})" for image in manifest["images"]) or "none"
+        module.fail_json(
+            msg=f"The bundle {path} (iopaint_image_bundle) holds no image for {', '.join(absent)}. It holds: {there}. Make one "
+            f"with iopaint_image_variants: [{', '.join(sorted(set(wanted)))}] by playbooks/bundle.yml. Nothing was changed."
+        )
+    images = [image for image in manifest["images"] if image["variant"] in wanted]
+    module.exit_json(changed=False, images=images, models=manifest["models"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible module: images and models of a bundle on a host, once every checksum in it is right."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: bundle_load
+short_description: Loads images and places models from a bundle, where the host has them not
+version_added: 0.1.0
+description:
+  - Without O(path) it only looks. Where something is missing RV(needs) names it, and the archive has to be brought to the host.
+  - With O(path) the archive is read to its end and every checksum compared before anything is loaded or placed.
+options:
+  path:
+    description: The archive on the host.
+    type: path
+  named:
+    description: What the user knows the archive by, for messages.
+    type: str
+    default: iopaint_image_bundle
+  images:
+    description: The images that the host is to have, as M(iopaint.fleet.bundle_info) gives them.
+    type: list
+    elements: dict
+    required: true
+  held:
+    description: The models in the bundle, as M(iopaint.fleet.bundle_info) gives them.
+    type: list
+    elements: dict
+    default: []
+  models:
+    description: The models that the host is to have, each with C(name), C(path) below O(models_dir) and C(checksum).
+    type: list
+    elements: dict
+    default: []
+  models_dir:
+    description: Folder of the models on the host.
+    type: path
+    required: true
+  owner:
+    description: Number of user and group that models belong to.
+    type: int
+    default: 10001
+attributes:
+  check_mode:
+    support: full
+    description: Says whether something would be loaded or placed; the archive need not be there.
+requirements: [docker, zstd or gzip as the archive is compressed]
+author: iopaint.fleet contributors (@iopaint)
+"""
+
+EXAMPLES = r"""
+- name: What of the bundle the host lacks is known
+  iopaint.fleet.bundle_load:
+    images: "{{ bundle.images }}"
+    models_dir: /var/lib/iopaint/models
+"""
+
+RETURN = r"""
+needs:
+  description: Images and models that the host lacks.
+  type: list
+  elements: str
+  returned: success
+loaded:
+  description: Those of them that were loaded or placed.
+  type: list
+  elements: str
+  returned: success
+built:
+  description: By variant C(image), C(id), C(size) and C(tags), as the module M(iopaint.fleet.image_build) gives them.
+  type: dict
+  returned: success
+"""
+
+import hashlib
+import os
+import subprocess
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils import bundle
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+
+NOTHING = "Nothing was loaded, and nothing that runs was touched."
+
+
+def has_checksum(path, checksum):
+    """Tell whether a file has the checksum, written as ALGORITHM:HEX."""
+    algorithm, _colon, wanted = checksum.partition(":")
+    digest = hashlib.new(algorithm)  # iopaint_models says which
+    with open(path, "rb") as file:
+        for piece in iter(lambda: file.read(bundle.CHUNK), b""):
+            digest.update(piece)
+    return digest.hexdigest() == wanted.lower()
+
+
+class Load:
+    """What a host lacks of a bundle, and how it gets there."""
+
+    def __init__(self, module):
+        """Look at the host."""
+        self.module, self.params = module, module.params
+        self.docker = None if module.check_mode and not module.get_bin_path("docker") else Docker(module)
+        self.images = [image for image in self.params["images"] if self.image(image["image"]) is None]
+        self.models = [model for model in self.params["models"] if not self.has(model)]
+        held = {model["path"]: model["checksum"] for model in self.params["held"]}
+        absent = [model for model in self.models if held.get(model["path"]) != model["checksum"]]
+        if absent:
+            there = ", ".join(f"{model['name']} ({model['checksum']})" for model in self.params["held"]) or "none"
+            what = ", ".join(f"{model['name']} ({model['checksum']})" for model in absent)
+            self.fail(
+                f"lacks the model {what} of iopaint_models, and this host has it not. Models in the bundle: {there}. Make one "
+                f"with it by playbooks/bundle.yml, or put the file below {self.params['models_dir']} yourself"
+            )
+
+    def image(self, name):
+        """Give the engine's document of an image; a dry run needs no engine."""
+        return self.docker.image(name) if self.docker else None
+
+    def path(self, model):
+        """Give the place of a model on the host; nothing outside of the folder of models."""
+        top = os.path.realpath(self.params["models_dir"])
+        path = os.path.realpath(os.path.join(top, model["path"]))
+        if os.path.commonpath([top, path]) != top or path == top:
+            self.fail(f"has a model at {model['path']!r}, which is not below the folder of models")
+        return path
+
+    def has(self, model):
+        """Tell whether the host has a model, with the right checksum."""
+        path = self.path(model)
+        return os.path.isfile(path) and has_checksum(path, model["checksum"])
+
+    def fail(self, why):
+        """Fail the module."""
+        self.module.fail_json(msg=f"The bundle {self.params['named']} {why}. {NOTHING}")
+
+    def needs(self):
+        """Name what the host lacks."""
+        return [image["image"] for image in self.images] + [model["path"] for model in self.models]
+
+    def check_disk(self):
+        """Fail the module where the engine's disk has no room: docker load unpacks beside what it keeps."""
+        if not self.images:
+            return
+        root = self.docker.info("{{.DockerRootDir}}")
+        stat = os.statvfs(root)
+        free, wanted = stat.f_bavail * stat.f_frsize, 2 * sum(image["size"] for image in self.images)
+        if free < wanted:
+            self.fail(f"needs {wanted / 1e9:.1f} GB at {root} while it is loaded, and {free / 1e9:.1f} GB are free there")
+
+    def run(self):
+        """Verify, then place the models and load the images."""
+        path, find = self.params["path"], self.module.get_bin_path
+        self.check_disk()
+        try:
+            verified = bundle.verify(path, find)
+        except bundle.BundleError as error:
+            self.fail(f"is damaged: {error}. Copy it anew, or make it anew by playbooks/bundle.yml")
+        for model in self.models:
+            self.place(path, model)
+        if self.images:
+            self.load(path, verified)
+
+    def place(self, path, model):
+        """Put one model in its place in one step."""
+        place, owner = self.path(model), self.params["owner"]
+        missing, above = [], os.path.dirname(place)
+        while not os.path.isdir(above):
+            missing.append(above)
+            above = os.path.dirname(above)
+        for folder in reversed(missing):
+            os.mkdir(folder, 0o755)
+            os.chown(folder, owner, owner)
+        descriptor, candidate = tempfile.mkstemp(dir=os.path.dirname(place))
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                bundle.copy_member(path, self.module.get_bin_path, bundle.MODELS + model["path"], file)
+            if not has_checksum(candidate, model["checksum"]):
+                raise bundle.BundleError(f"{model['path']} in it has not the checksum {model['checksum']} of iopaint_models")
+            os.chmod(candidate, 0o644)  # the containers' user reads it
+            os.chown(candidate, owner, owner)
+            os.replace(candidate, place)
+        except (bundle.BundleError, OSError) as error:
+            os.unlink(candidate)
+            self.fail(f"has a model that can't be put at {place}: {error}")
+
+    def load(self, path, verified):
+        """Stream the images that are missing to the engine."""
+        names = {tag for image in self.images for tag in image["tags"]}
+        with subprocess.Popen(
+            [self.docker.path, "load", "--quiet"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            try:
+                bundle.copy_images(path, self.module.get_bin_path, verified, names, process.stdin)
+                process.stdin.close()
+            except BrokenPipeError:
+                pass  # it says why
+            out, err = process.stdout.read(), process.stderr.read()
+        said = (err or out).decode(errors="replace").strip()
+        absent = [image["image"] for image in self.images if self.image(image["image"]) is None]
+        if process.returncode != 0 or absent:
+            self.fail(f"could not be loaded (docker load: {said or 'no word'}); {', '.join(absent)} is not there")
+
+    def tagged(self):
+        """Point the tags that move (the ref's, latest) at the images, and tell whether one did not."""
+        moved = False
+        for image in self.params["images"]:
+            document = self.image(image["image"])
+            for tag in image["tags"] if document else []:
+                if (self.image(tag) or {}).get("Id") != document["Id"]:
+                    moved = True
+                    if not self.module.check_mode:
+                        self.docker.run("tag", image["image"], tag, check_rc=True)
+        return moved
+
+    def built(self):
+        """Give the images as the role that builds them does."""
+        done = {}
+        for image in self.params["images"]:
+            document = self.image(image["image"]) or {"Id": image["id"], "Size": image["size"]}
+            facts = {"image": image["image"], "tags": image["tags"], "built": False, "seconds": 0.0}
+            done[image["variant"]] = {**facts, "id": document["Id"], "size": document["Size"]}
+        return done
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path"},
+            "named": {"type": "str", "default": "iopaint_image_bundle"},
+            "images": {"type": "list", "elements": "dict", "required": True},
+            "held": {"type": "list", "elements": "dict", "default": []},
+            "models": {"type": "list", "elements": "dict", "default": []},
+            "models_dir": {"type": "path", "required": True},
+            "owner": {"type": "int", "default": 10001},
+        },
+        supports_check_mode=True,
+    )
+    load = Load(module)
+    needs, loaded = load.needs(), []
+    if needs and module.params["path"] and not module.check_mode:
+        load.run()
+        loaded = needs
+    changed = bool(loaded) or (module.check_mode and bool(needs))
+    if loaded or not needs:
+        changed = load.tagged() or changed
+    module.exit_json(changed=changed, needs=needs, loaded=loaded, built=load.built())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible module: images, compose file and models of a host in one archive."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: bundle_write
+short_description: Writes images, compose file and models into one archive with checksums
+version_added: 0.1.0
+description:
+  - The archive is a compressed tar, C(iopaint-bundle.tar.zst) or C(iopaint-bundle.tar.gz), written as a stream, so that it takes
+    no more disk than its own size. Its last file, C(SHA256SUMS), has the checksum of every other one.
+  - One that holds the same already is left as it is.
+options:
+  dir:
+    description: Folder on the host for the archive.
+    type: path
+    required: true
+  images:
+    description: By variant, C(image) (the immutable tag) and C(tags) (all of them), as the fact C(iopaint_image_built) has them.
+    type: dict
+    required: true
+  models:
+    description: The weights, each with C(name), C(path) below O(models_dir) and C(checksum).
+    type: list
+    elements: dict
+    default: []
+  models_dir:
+    description: Folder of the models on the host.
+    type: path
+    required: true
+  compose:
+    description: Text of the compose file.
+    type: str
+    required: true
+  compression:
+    description: V(auto) is V(zstd) where the host has it, else V(gzip).
+    type: str
+    choices: [auto, zstd, gzip]
+    default: auto
+attributes:
+  check_mode:
+    support: full
+    description: Says whether an archive would be written.
+requirements: [docker, zstd or gzip]
+author: iopaint.fleet contributors (@iopaint)
+"""
+
+EXAMPLES = r"""
+- name: The bundle holds the images
+  iopaint.fleet.bundle_write:
+    dir: /opt/iopaint/bundle
+    images: "{{ iopaint_image_built }}"
+    models_dir: /var/lib/iopaint/models
+    compose: "{{ lookup('ansible.builtin.file', 'compose.yaml', rstrip=false) }}"
+"""
+
+RETURN = r"""
+path:
+  description: The archive.
+  type: str
+  returned: success
+  sample: /opt/iopaint/bundle/iopaint-bundle.tar.zst
+size:
+  description: Its bytes.
+  type: int
+  returned: success, not in check mode where it would be written
+seconds:
+  description: How long it took to write, 0 where it was there.
+  type: float
+  returned: success
+manifest:
+  description: What is in it.
+  type: dict
+  returned: success
+"""
+
+import hashlib
+import os
+import subprocess
+import tempfile
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils import bundle
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+
+LABELS = {"revision": "org.opencontainers.image.revision", "recipe": "io.iopaint.fleet.recipe"}
+
+
+def described(module, docker):
+    """Give the manifest; fail the module where an image or a model is not on the host."""
+    params, images, models = module.params, [], []
+    for variant, built in sorted(params["images"].items()):
+        image = docker.image(built["image"])
+        if image is None and module.check_mode:
+            module.exit_json(changed=True, seconds=0.0)
+        if image is None:
+            module.fail_json(msg=f"The image {built['image']} is not on the host. Build it first (playbooks/build.yml).")
+        labels = (image.get("Config") or {}).get("Labels") or {}
+        facts = {key: labels.get(label, "") for key, label in LABELS.items()}
+        tags = sorted({built["image"], *built["tags"]})
+        images.append(
+            {"variant": variant, "image": built["image"], "id": image["Id"], "size": image["Size"], "tags": tags, **facts}
+        )
+    for model in sorted(params["models"], key=lambda model: model["path"]):
+        path = os.path.join(params["models_dir"], model["path"])
+        if not os.path.isfile(path):
+            module.fail_json(msg=f"The model {model['name']} of iopaint_models is not at {path} on the host. Fetch it first.")
+        models.append({**{key: model[key] for key in ("name", "path", "checksum")}, "size": os.path.getsize(path)})
+    compose = hashlib.sha256(params["compose"].encode()).hexdigest()
+    return {"schema": bundle.SCHEMA, "images": images, "models": models, "compose": compose}
+
+
+def save(docker, manifest, writer):
+    """Stream the images into the archive."""
+    names = [tag for image in manifest["images"] for tag in image["tags"]]
+    with subprocess.Popen([docker.path, "save", *names], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            writer.images(process.stdout)
+        except bundle.tarfile.TarError as error:
+            raise bundle.BundleError(f"docker save: {process.stderr.read().decode(errors='replace').strip() or error}") from error
+        process.stdout.read()
+        why = process.stderr.read().decode(errors="replace").strip()
+        if process.wait() != 0:
+            raise bundle.BundleError(f"docker save failed: {why}")
+
+
+def write(module, docker, manifest, path, compression):
+    """Write the archive beside its place, then put it there."""
+    params = module.params
+    descriptor, candidate = tempfile.mkstemp(dir=params["dir"], prefix=".bundle-")
+    os.close(descriptor)
+    try:
+        program = module.get_bin_path(compression, required=True)
+        with bundle.compressed(candidate, compression, program) as stream, bundle.Writer(stream, manifest) as writer:
+            writer.text(bundle.COMPOSE, params["compose"])
+            for model in manifest["models"]:
+                with open(os.path.join(params["models_dir"], model["path"]), "rb") as file:
+                    writer.add(bundle.MODELS + model["path"], model["size"], file)
+            save(docker, manifest, writer)
+        os.chmod(candidate, 0o644)  # the login user fetches it
+        os.replace(candidate, path)
+    except (bundle.BundleError, OSError) as error:
+        os.unlink(candidate)
+        module.fail_json(msg=f"The bundle {path} could not be written: {error}. A former one is as it was.")
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "dir": {"type": "path", "required": True},
+            "images": {"type": "dict", "required": True},
+            "models": {"type": "list", "elements": "dict", "default": []},
+            "models_dir": {"type": "path", "required": True},
+            "compose": {"type": "str", "required": True},
+            "compression": {"type": "str", "choices": ["auto", "zstd", "gzip"], "default": "auto"},
+        },
+        supports_check_mode=True,
+    )
+    docker, compression = Docker(module), module.params["compression"]
+    if compression == "auto":
+        compression = "zstd" if module.get_bin_path("zstd") else "gzip"
+    path = os.path.join(module.params["dir"], f"iopaint-bundle.tar.{bundle.SUFFIXES[compression]}")
+    manifest = described(module, docker)
+    try:
+        there = bundle.manifest_of(path, module.get_bin_path) == manifest
+    except bundle.BundleError:  # none, or one of another time
+        there = False
+    result = {"changed": not there, "path": path, "manifest": manifest, "seconds": 0.0}
+    if not there:
+        if module.check_mode:
+            module.exit_json(**result)
+        os.makedirs(module.params["dir"], exist_ok=True)
+        start = time.monotonic()
+        write(module, docker, manifest, path, compression)
+        result["seconds"] = round(time.monotonic() - start, 1)
+    module.exit_json(size=os.path.getsize(path), **result)
+
+
+if __name__ == "__main__":
+    main()

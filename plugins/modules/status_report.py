@@ -1,0 +1,60 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: status_report
+short_description: Makes a table, a JSON file and an HTML page of what every host of a play said of itself
+version_added: 0.1.0
+description:
+  - Reads the variable C(iopaint_status) of every host of the play, which is what iopaint.fleet.instance_status returned, and runs
+    on the control node alone.
+  - What is broken or unreachable comes first.
+options:
+  dir:
+    description: Folder on the control node for C(status.json) and C(status.html); empty for none. A dry run writes neither.
+    type: str
+    default: ""
+  min_free_gb:
+    description: Gigabytes that ought to be free on each disk.
+    type: float
+    default: 0
+attributes:
+  check_mode:
+    support: full
+    description: Writes no files.
+notes:
+  - A report is no state, so that it is written is no change (C(changed) is false).
+author: iopaint.fleet contributors (@iopaint)
+"""
+
+EXAMPLES = r"""
+- name: The state of each host is known
+  iopaint.fleet.instance_status:
+    dir: /opt/iopaint/instances
+    data_dir: /var/lib/iopaint
+    instances: "{{ iopaint_instances }}"
+  register: iopaint_status
+
+- name: The report is made
+  iopaint.fleet.status_report:
+    dir: reports
+  register: report
+  run_once: true
+"""
+
+RETURN = r"""
+table:
+  description: The table, and one sentence that sums it up.
+  type: str
+  returned: always
+written:
+  description: The files that were written.
+  type: list
+  elements: str
+  returned: always
+wrong:
+  description: What is broken, a list of sentences for each host that has any.
+  type: dict
+  returned: always
+"""

@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Measure what a fleet costs its control node: status, an idle deploy and an idle upgrade over ssh, by hosts and forks.
+
+    fleet.py [--hosts 1 5 10 20] [--forks 5 20] [--runs 1] [--out build/bench-fleet.jsonl]
+
+The hosts are systemd containers on this machine with an engine and an instance of the stand-in each (molecule/fleet/stand-in),
+so they share its cores with the control node: wall time has their work in it, the control node's own CPU time has not. Both are
+printed, with tasks, module executions and round trips per host. DOCKER_HOST names the engine around the hosts.
+"""
+
+import argparse
+import json
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = ROOT / "build" / "bench-fleet"
+PREFIX = "iopaint-bench-fleet"
+IMAGE = "iopaint-bench-fleet-host"
+PLAYS = {"status": "playbooks/status.yml", "idle deploy": "deploy.yml", "idle upgrade": "playbooks/upgrade.yml"}
+VARIABLES = {
+    "ansible_user": "root",
+    "ansible_ssh_private_key_file": str(WORK / "key"),
+    "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR",
+    "docker_package_source": "distribution",
+    "iopaint_instances": [{"name": "cpu", "variant": "cpu", "port": 8080, "model": "cv2"}],
+    "iopaint_models": [],
+    "iopaint_images": {"cpu": "iopaint:cpu-v1-standin"},
+    "iopaint_memory": "256m",
+    "iopaint_upgrade_min_free_gb": 1,
+    "iopaint_upgrade_batches": ["100%"],
+    "iopaint_status_dir": str(WORK / "status"),
+}
+# What the roles would install at first: what is measured is the runs after that.
+HOST = f"""FROM iopaint-fleet-host:trixie
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server docker.io docker-cli docker-buildx \\
+    docker-compose python3-pil logrotate iptables && systemctl disable docker containerd \\
+    && rm -rf /var/lib/docker /var/lib/containerd
+COPY key.pub /root/.ssh/authorized_keys
+LABEL bench={PREFIX}
+"""
+
+
+def run(*command, **options):
+    """Run a command, show its output where it fails, give its standard output."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True, **options)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def platform():
+    """The options of docker run that make a container a systemd host, as the scenarios have them."""
+    host = yaml.safe_load((ROOT / ".config/molecule/config.yml").read_text().replace("${HOST_PORTS:-[]}", "[]"))["platforms"][0]
+    options = ["--tty", "--cgroupns", host["cgroupns_mode"], "--stop-signal", host["stop_signal"]]
+    options += [word for name in host["capabilities"] for word in ("--cap-add", name)]
+    options += [word for text in host["security_opts"] for word in ("--security-opt", text)]
+    options += [word for path in host["tmpfs"] for word in ("--tmpfs", path)]
+    return options + [word for path in host["volumes"] for word in ("--volume", path)]
+
+
+def start(count):
+    """Start the hosts; give their addresses by name."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    if not (WORK / "key").exists():
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(WORK / "key"))
+    (WORK / "Dockerfile").write_text(HOST)
+    run("docker", "build", "--quiet", "--tag", IMAGE, str(WORK))
+    run(str(ROOT / "molecule/fleet/stand-in/make"))
+    names = [f"{PREFIX}-{number:02d}" for number in range(1, count + 1)]
+    for name in names:
+        run("docker", "run", "--detach", "--name", name, "--hostname", name, *platform(), IMAGE)
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    return {name: run("docker", "inspect", "--format", form, name).strip() for name in names}
+
+
+def inventory(addresses, count):
+    """Write the inventory of the first hosts; give its path."""
+    hosts = {name: {"ansible_host": address} for name, address in list(addresses.items())[:count]}
+    path = WORK / f"{count}.yml"
+    path.write_text(yaml.safe_dump({"cpu_hosts": {"hosts": hosts, "vars": VARIABLES}}))
+    return path
+
+
+def play(playbook, hosts, forks):
+    """Run a playbook; give wall seconds, CPU seconds of the control node, tasks, and executions and round trips per host."""
+    command = ["ansible-playbook", "-i", str(hosts), "--forks", str(forks), str(ROOT / playbook)]
+    settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_CALLBACKS_ENABLED": "iopaint.fleet.round_trips"}
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    output = run(*command, cwd=ROOT, env={**os.environ, **settings, "ANSIBLE_FORCE_COLOR": "0"}, stdin=subprocess.DEVNULL)
+    wall, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    counts = [
+        tuple(map(int, found))
+        for found in re.findall(r"^\S+ +: module executions (\d+) +round trips (\d+)", output, re.MULTILINE)
+    ]
+    tasks = len(re.findall(r"^TASK \[", output, re.MULTILINE))
+    executions, trips = (statistics.mean(values) for values in zip(*counts)) if counts else (0, 0)
+    return {"wall_s": wall, "control_cpu_s": cpu, "tasks": tasks, "modules_per_host": executions, "round_trips_per_host": trips}
+
+
+def measure(addresses, options):
+    """All rows: play, hosts, forks and the medians of what was measured."""
+    for name, playbook in PLAYS.items():
+        for forks in options.forks:
+            for count in options.hosts:
+                hosts = inventory(addresses, count)
+                seen = [play(playbook, hosts, forks) for _run in range(options.runs)]
+                row = {key: round(statistics.median(each[key] for each in seen), 2) for key in seen[0]}
+                yield {"play": name, "hosts": count, "forks": forks, **row}
+                print(f"bench-fleet: {name}, {count} hosts, {forks} forks: {row['wall_s']:.1f} s", file=sys.stderr)
+
+
+COLUMNS = (
+    "play",
+    "forks",
+    "hosts",
+    "wall s",
+    "by 1 host",
+    "control CPU s",
+    "by 1 host",
+    "tasks",
+    "modules a host",
+    "trips a host",
+)
+
+
+def table(rows):
+    """The rows as Markdown, the two times each with their ratio to the fewest hosts with the same forks."""
+    lines = [" | ".join(COLUMNS), " | ".join(["---"] + ["---:"] * (len(COLUMNS) - 1))]
+    for row in rows:
+        same = [each for each in rows if (each["play"], each["forks"]) == (row["play"], row["forks"])]
+        one = min(same, key=lambda each: each["hosts"])
+        times = [text for key in ("wall_s", "control_cpu_s") for text in (f"{row[key]:.1f}", f"{row[key] / one[key]:.1f}")]
+        counts = [f"{row[key]:.0f}" for key in ("tasks", "modules_per_host", "round_trips_per_host")]
+        lines.append(" | ".join([row["play"], str(row["forks"]), str(row["hosts"]), *times, *counts]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def stop():
+    """Remove the hosts, their volumes and their image."""
+    found = run("docker", "ps", "--all", "--quiet", "--filter", f"label=bench={PREFIX}").split()
+    if found:
+        run("docker", "rm", "--force", "--volumes", *found)
+    subprocess.run(["docker", "rmi", IMAGE], check=False, capture_output=True)
+
+
+def main():
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hosts", type=int, nargs="+", default=[1, 5, 10, 20])
+    parser.add_argument("--forks", type=int, nargs="+", default=[5, 20])
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench-fleet.jsonl")
+    options = parser.parse_args()
+    stop()
+    try:
+        addresses = start(max(options.hosts))
+        print(f"bench-fleet: {len(addresses)} hosts are started; Docker and an instance are set up on each", file=sys.stderr)
+        everything = inventory(addresses, len(addresses))
+        play("playbooks/provision.yml", everything, 20)
+        for name in addresses:
+            run(str(ROOT / "molecule/fleet/stand-in/load"), name, "v1")
+        play("playbooks/upgrade.yml", everything, 20)
+        rows = list(measure(addresses, options))
+    finally:
+        stop()
+    options.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options.out.with_suffix(".md").write_text(table(rows) + "\n")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

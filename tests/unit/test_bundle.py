@@ -1,0 +1,334 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Bundles are written, read and refused. The engine is a stand-in, zstd and gzip are the machine's."""
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+
+import pytest
+from ansible_collections.iopaint.fleet.plugins.module_utils import bundle
+from ansible_collections.iopaint.fleet.plugins.modules import bundle_info, bundle_load, bundle_write
+
+COMPRESSORS = {name: shutil.which(name) for name in ("zstd", "gzip")}
+WEIGHTS = b"weights" * 5000
+LAMA = {"name": "lama", "path": "torch/hub/checkpoints/big-lama.pt", "checksum": "sha256:" + hashlib.sha256(WEIGHTS).hexdigest()}
+
+
+def built(variant):
+    image = f"iopaint:{variant}-1234-5678"
+    return {"image": image, "tags": [image, f"iopaint:{variant}-main", f"iopaint:{variant}-latest"], "built": True}
+
+
+@pytest.fixture
+def host(engine, tmp_path):
+    """A host with both images and a model, and gzip and zstd on its PATH."""
+    for name, path in COMPRESSORS.items():
+        (engine.bin / name).symlink_to(path)
+    for variant in ("cpu", "gpu"):
+        made = {"Id": f"sha256:{variant}", "Size": 1000}
+        engine.set(images={**engine.state["images"], **dict.fromkeys(built(variant)["tags"], made)})
+    model = tmp_path / "models" / LAMA["path"]
+    model.parent.mkdir(parents=True)
+    model.write_bytes(WEIGHTS)
+    return engine
+
+
+@pytest.fixture
+def write(run_module, host, tmp_path):
+    def write(variants=("cpu", "gpu"), **options):
+        args = {
+            "dir": str(tmp_path / "bundles"),
+            "images": {variant: built(variant) for variant in variants},
+            "models": [{**LAMA, "url": "http://example.com/big-lama.pt"}],
+            "models_dir": str(tmp_path / "models"),
+            "compose": "services: {}\n",
+        }
+        return run_module(bundle_write, **{**args, **options})
+
+    return write
+
+
+@pytest.fixture
+def load(run_module, tmp_path):
+    """Loads a bundle on a host that has nothing yet."""
+
+    def load(path=None, variants=("cpu",), source=None, **options):
+        info = run_module(bundle_info, path=str(source or path), variants=list(variants))
+        args = {
+            "images": info["images"],
+            "held": info["models"],
+            "models": [LAMA],
+            "models_dir": str(tmp_path / "there"),
+            "owner": os.getuid(),
+            **({"path": str(path)} if path else {}),
+        }
+        return run_module(bundle_load, **{**args, **options})
+
+    (tmp_path / "there").mkdir()
+    return load
+
+
+@pytest.fixture
+def bare(write, host):
+    """Gives the path of a bundle, and an engine that holds nothing."""
+    path = write()["path"]
+    host.set(images={})
+    return path
+
+
+def content(path):
+    program = {"zst": "zstd", "gz": "gzip"}[path.rsplit(".", maxsplit=1)[1]]
+    return subprocess.run([COMPRESSORS[program], "-dcq", path], capture_output=True, check=True).stdout
+
+
+def damaged(path, data, name="damaged.tar.gz"):
+    """Compress another content beside the bundle."""
+    target = os.path.join(os.path.dirname(path), name)
+    with open(target, "wb") as file:
+        subprocess.run([COMPRESSORS["gzip"], "-c"], input=data, stdout=file, check=True)
+    return target
+
+
+@pytest.mark.parametrize(("compression", "suffix"), [("auto", "zst"), ("zstd", "zst"), ("gzip", "gz")])
+def test_a_bundle_is_a_tar_that_sha256sum_can_check(write, tmp_path, compression, suffix):
+    result = write(compression=compression)
+    assert (result["changed"], result["path"]) == (True, f"{tmp_path}/bundles/iopaint-bundle.tar.{suffix}")
+    assert os.listdir(tmp_path / "bundles") == [f"iopaint-bundle.tar.{suffix}"]
+    out = tmp_path / "unpacked"
+    out.mkdir()
+    subprocess.run(["/bin/tar", "-x", "-C", str(out)], input=content(result["path"]), check=True)
+    done = subprocess.run(
+        ["/usr/bin/sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=out, capture_output=True, text=True, check=True
+    )
+    names = {line.split(":")[0] for line in done.stdout.splitlines()}
+    assert {"bundle.json", "docker/compose.yaml", f"models/{LAMA['path']}", "images/manifest.json"} < names
+    assert names == {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()} - {"SHA256SUMS"}
+    assert (out / "docker/compose.yaml").read_text() == "services: {}\n"
+
+
+def test_auto_is_gzip_where_there_is_no_zstd(write, host):
+    (host.bin / "zstd").unlink()
+    assert write()["path"].endswith(".tar.gz")
+
+
+def test_the_manifest_says_what_is_in_it_and_comes_first(write, run_module):
+    result = write()
+    assert [image["variant"] for image in result["manifest"]["images"]] == ["cpu", "gpu"]
+    with tarfile.open(fileobj=io.BytesIO(content(result["path"]))) as tar:
+        names = tar.getnames()
+    assert names[0] == "bundle.json"
+    assert names[-1] == "SHA256SUMS"
+    info = run_module(bundle_info, path=result["path"], variants=["gpu"])
+    assert [image["image"] for image in info["images"]] == ["iopaint:gpu-1234-5678"]
+    assert info["models"] == [{**LAMA, "size": len(WEIGHTS)}]
+
+
+def test_the_same_is_the_same_bytes_and_is_not_written_twice(write, host):
+    first = write()
+    data = content(first["path"])
+    saves = len(host.calls("save"))
+    again = write()
+    assert (again["changed"], again["seconds"], again["size"]) == (False, 0, first["size"])
+    assert len(host.calls("save")) == saves
+    os.unlink(first["path"])
+    assert write()["changed"] is True
+    assert content(first["path"]) == data
+
+
+@pytest.mark.parametrize("change", [{"compose": "services: {a: {}}\n"}, {"variants": ["cpu"]}, {"models": []}])
+def test_another_content_is_written_anew(write, change):
+    write()
+    assert write(check=True, **change)["changed"] is True
+    assert write(**change)["changed"] is True
+    assert write(**change)["changed"] is False
+
+
+def test_check_mode_writes_nothing(write, tmp_path):
+    assert write(check=True)["changed"] is True
+    assert not (tmp_path / "bundles").exists()
+
+
+def test_a_save_that_fails_leaves_the_former_bundle(write, host, tmp_path):
+    path = write(variants=["cpu"])["path"]
+    data = content(path)
+    host.set(save_error="Error response from daemon: no space left on device\n")
+    message = write(failed=True)["msg"]
+    assert "no space left on device" in message
+    assert "A former one is as it was" in message
+    assert content(path) == data
+    assert len(os.listdir(tmp_path / "bundles")) == 1
+
+
+def test_an_image_or_model_that_is_not_there_is_named(write, host):
+    message = write(failed=True, models=[{**LAMA, "path": "elsewhere.pt"}])["msg"]
+    assert "The model lama of iopaint_models is not at" in message
+    host.set(images={})
+    assert "The image iopaint:cpu-1234-5678 is not on the host" in write(failed=True)["msg"]
+
+
+def test_what_is_missing_is_known_without_the_archive(load, bare, host):
+    result = load(source=bare)
+    assert (result["changed"], result["loaded"]) == (False, [])
+    assert result["needs"] == ["iopaint:cpu-1234-5678", LAMA["path"]]
+    assert not host.calls("load")
+
+
+def test_images_and_models_are_loaded_once(load, bare, host, tmp_path):
+    result = load(bare)
+    assert (result["changed"], result["loaded"]) == (True, ["iopaint:cpu-1234-5678", LAMA["path"]])
+    assert (tmp_path / "there" / LAMA["path"]).read_bytes() == WEIGHTS
+    assert (tmp_path / "there" / LAMA["path"]).stat().st_mode & 0o777 == 0o644
+    assert set(host.ids) - {"files-read"} == set(built("cpu")["tags"])
+    assert result["built"]["cpu"] == {
+        **built("cpu"),
+        "tags": sorted(built("cpu")["tags"]),
+        "built": False,
+        "seconds": 0,
+        "id": "sha256:cpu",
+        "size": 1000,
+    }
+    again = load(bare)
+    assert (again["changed"], again["needs"], again["loaded"]) == (False, [], [])
+    assert len(host.calls("load")) == 1
+
+
+def test_only_what_is_wanted_is_loaded(load, bare, host):
+    """Of the files in the archive the engine gets the wanted image's: its configuration, its layers and what a link names."""
+    load(bare, variants=["gpu"], models=[])
+    assert set(host.ids) - {"files-read"} == set(built("gpu")["tags"])
+    assert host.ids["files-read"] == "4"
+
+
+def test_a_damaged_model_of_the_host_is_replaced(load, bare, tmp_path):
+    load(bare)
+    (tmp_path / "there" / LAMA["path"]).write_bytes(b"cut off")
+    result = load(bare)
+    assert result["loaded"] == [LAMA["path"]]
+    assert (tmp_path / "there" / LAMA["path"]).read_bytes() == WEIGHTS
+
+
+def test_tags_that_point_elsewhere_are_moved(load, bare, host):
+    load(bare)
+    host.have("iopaint:cpu-latest")
+    assert load(source=bare, check=True)["changed"] is True
+    assert load(source=bare)["changed"] is True
+    assert host.ids["iopaint:cpu-latest"] == "sha256:cpu"
+    assert load(source=bare)["changed"] is False
+
+
+def test_check_mode_loads_nothing_and_needs_no_engine(load, bare, host, tmp_path):
+    (host.bin / "docker").unlink()
+    result = load(source=bare, check=True)
+    assert (result["changed"], result["loaded"]) == (True, [])
+    assert result["built"]["cpu"]["id"] == "sha256:cpu"
+    assert not list((tmp_path / "there").iterdir())
+
+
+def test_a_variant_that_is_not_in_it_is_named_with_those_that_are(write, run_module):
+    path = write(variants=["cpu"])["path"]
+    message = run_module(bundle_info, path=path, variants=["gpu"], failed=True)["msg"]
+    assert f"{path} (iopaint_image_bundle) holds no image for gpu. It holds: cpu (iopaint:cpu-1234-5678)" in message
+    assert "iopaint_image_variants: [gpu]" in message
+
+
+def test_a_model_that_is_in_neither_place_is_named(load, bare, host):
+    other = {**LAMA, "checksum": "sha256:" + "0" * 64}
+    message = load(bare, models=[other], failed=True)["msg"]
+    assert f"lacks the model lama (sha256:{'0' * 64})" in message
+    assert f"Models in the bundle: lama ({LAMA['checksum']})" in message
+    assert not host.ids
+
+
+@pytest.mark.parametrize("path", ["../escape.pt", "/etc/escape.pt", "."])
+def test_a_model_stays_below_its_folder(load, bare, host, path):
+    message = load(bare, models=[{**LAMA, "path": path}], held=[{**LAMA, "path": path}], failed=True)["msg"]
+    assert "not below the folder of models" in message
+
+
+@pytest.mark.parametrize("share", [0.999, 0.9, 0.5, 0.1])
+def test_a_truncated_archive_is_refused_before_anything_is_loaded(load, bare, host, tmp_path, share):
+    cut = tmp_path / "cut.tar.zst"
+    with open(bare, "rb") as file:
+        data = file.read()
+    cut.write_bytes(data[: int(len(data) * share)])
+    message = load(cut, source=bare, named="/srv/cut.tar.zst", failed=True)["msg"]
+    assert "The bundle /srv/cut.tar.zst is damaged: " in message
+    assert "Nothing was loaded" in message
+    assert not host.ids
+    assert not list((tmp_path / "there").iterdir())
+
+
+@pytest.mark.parametrize("share", [0.99, 0.9, 0.5, 0.1])
+def test_a_truncated_tar_is_refused(load, bare, host, share):
+    data = content(bare).rstrip(b"\0")
+    assert "is damaged: " in load(damaged(bare, data[: int(len(data) * share)]), source=bare, failed=True)["msg"]
+    assert not host.ids
+
+
+@pytest.mark.parametrize("name", [f"models/{LAMA['path']}", "docker/compose.yaml", "images/manifest.json", "bundle.json"])
+def test_a_changed_byte_is_found_and_its_file_named(load, bare, host, name):
+    data = bytearray(content(bare))
+    with tarfile.open(fileobj=io.BytesIO(bytes(data))) as tar:
+        member = tar.getmember(name)
+    data[member.offset_data + member.size // 2] ^= 1
+    message = load(damaged(bare, bytes(data)), source=bare, failed=True)["msg"]
+    assert f"{name} has the checksum " in message
+    assert not host.ids
+
+
+def test_a_changed_layer_is_found(load, bare, host):
+    data = content(bare)
+    assert data.count(b"sharedshared") > 1
+    message = load(damaged(bare, data.replace(b"sharedshared", b"sharedSHARED", 1)), source=bare, failed=True)["msg"]
+    assert "images/blobs/sha256/" in message
+    assert not host.ids
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "its first bytes (none)"),
+        (b"PK\x03\x04", "those of neither zstd nor gzip"),
+        (None, "it can't be read: No such file or directory"),
+    ],
+)
+def test_what_is_no_bundle_is_named(run_module, host, tmp_path, data, words):
+    path = tmp_path / "bundle"
+    if data is not None:
+        path.write_bytes(data)
+    message = run_module(bundle_info, path=str(path), failed=True)["msg"]
+    assert f"The bundle {path} (iopaint_image_bundle) can't be used: " in message
+    assert words in message
+
+
+def test_another_tar_is_named(run_module, bare):
+    with tarfile.open(fileobj=(buffer := io.BytesIO()), mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("README"))
+    message = run_module(bundle_info, path=damaged(bare, buffer.getvalue()), failed=True)["msg"]
+    assert "it begins with README and not with bundle.json" in message
+
+
+def test_a_host_without_the_program_says_so(run_module, bare, host):
+    (host.bin / "zstd").unlink()
+    message = run_module(bundle_info, path=bare, failed=True)["msg"]
+    assert "compressed with zstd, which this machine has not" in message
+    assert "iopaint_bundle_compression" in message
+
+
+def test_too_little_disk_is_said_before_a_load(load, bare, host, run_module):
+    images = run_module(bundle_info, path=bare, variants=["cpu"])["images"]
+    message = load(bare, images=[{**images[0], "size": 10**15}], failed=True)["msg"]
+    assert f"needs 2000000.0 GB at {host.root} while it is loaded" in message
+    assert not host.ids
+
+
+def test_a_load_that_fails_says_why(load, bare, host):
+    host.set(load_error="open /var/lib/docker/tmp: no space left on device\n")
+    assert "docker load: open /var/lib/docker/tmp: no space left on device" in load(bare, failed=True)["msg"]
+
+
+def test_compressions_of_the_reader_are_those_of_the_writer():
+    assert set(bundle.SUFFIXES) == set(bundle.COMPRESSIONS) == set(COMPRESSORS)

@@ -1,0 +1,92 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What is secret in an address, and docker/with-network, which hands addresses to the tools of a build."""
+
+import subprocess
+
+import pytest
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import masked, secrets
+from conftest import ROOT
+
+URL = "http://robot:p%40ss-word@mirror.example.com:3128/simple/"
+
+
+@pytest.fixture
+def with_network(tmp_path):
+    """Runs with-network with these build secrets and gives the environment of the command."""
+
+    def run(environment=None, **given):
+        folder = tmp_path / "secrets"
+        folder.mkdir(exist_ok=True)
+        for name, value in given.items():
+            (folder / name.replace("_", "-")).write_text(value)
+        base = {"PATH": "/usr/bin:/bin", "SECRETS": str(folder), "NPMRC": str(tmp_path / "npmrc"), **(environment or {})}
+        command = ["/bin/sh", str(ROOT / "docker" / "with-network"), "env", "-0"]
+        done = subprocess.run(command, env=base, capture_output=True, text=True, check=True)
+        return dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
+
+    return run
+
+
+def test_passwords_and_users_are_secret():
+    assert secrets([URL, "http://mirror.example.com/", "", None]) == [
+        "robot:p%40ss-word",
+        "robot:p@ss-word",
+        "p%40ss-word",
+        "p@ss-word",
+    ]
+
+
+def test_a_token_without_a_user_is_secret():
+    assert secrets(["https://ghp_0123@git.example.com/a@b"]) == ["ghp_0123"]
+
+
+def test_a_text_is_masked():
+    text = f"407 from {URL}, tried p@ss-word as robot"
+    assert masked(text, [URL]) == "407 from http://***@mirror.example.com:3128/simple/, tried *** as robot"
+    assert masked(text, ["http://mirror.example.com/"]) == text
+
+
+def test_without_a_secret_nothing_is_set(with_network):
+    assert set(with_network()) <= {"PATH", "SECRETS", "NPMRC", "PWD", "OLDPWD", "SHLVL", "_"}
+
+
+def test_index_and_extra_index_reach_uv_and_pip(with_network):
+    env = with_network(python_index=URL, python_extra_index="http://extra.example.com/simple")
+    assert env["UV_DEFAULT_INDEX"] == env["PIP_INDEX_URL"] == URL
+    assert env["UV_INDEX"] == env["PIP_EXTRA_INDEX_URL"] == "http://extra.example.com/simple"
+    assert env["UV_INDEX_STRATEGY"] == "unsafe-best-match"
+
+
+def test_pip_takes_an_index_by_plain_http(with_network):
+    assert "PIP_TRUSTED_HOST" not in with_network(python_index="https://robot:secret@pypi.example.com/simple")
+    env = with_network(python_index=URL, python_extra_index="http://extra.example.com/simple")
+    assert env["PIP_TRUSTED_HOST"] == "mirror.example.com:3128 extra.example.com"
+
+
+def test_torch_for_the_cpu_has_an_index_of_its_own(with_network):
+    step = {"TORCH_INDEX": "https://torch.example.com/"}
+    assert with_network(step, python_index=URL)["UV_DEFAULT_INDEX"] == "https://torch.example.com/"
+    assert (
+        with_network(step, torch_index="https://mirror.example.com/cpu")["UV_DEFAULT_INDEX"] == "https://mirror.example.com/cpu"
+    )
+    assert with_network(python_index=URL, torch_index="https://mirror.example.com/cpu")["UV_DEFAULT_INDEX"] == URL
+
+
+def test_the_ca_reaches_every_tool(with_network, tmp_path):
+    env = with_network(ca="-----BEGIN CERTIFICATE-----")
+    for name in ("SSL_CERT_FILE", "PIP_CERT", "NODE_EXTRA_CA_CERTS"):
+        assert env[name] == str(tmp_path / "secrets" / "ca")
+
+
+def test_npm_gets_its_registry_and_password_by_a_file(with_network, tmp_path):
+    env = with_network(npm_registry="https://robot:secret@npm.example.com/team/")
+    assert env["NPM_CONFIG_USERCONFIG"] == str(tmp_path / "npmrc")
+    assert (tmp_path / "npmrc").read_text() == (
+        "registry=https://npm.example.com/team/\n//npm.example.com/team/:_auth=cm9ib3Q6c2VjcmV0\n"
+    )
+    assert (tmp_path / "npmrc").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_registry_without_a_password_is_all_that_npm_gets(with_network, tmp_path):
+    with_network(npm_registry="https://npm.example.com")
+    assert (tmp_path / "npmrc").read_text() == "registry=https://npm.example.com/\n"

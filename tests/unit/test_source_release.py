@@ -1,0 +1,51 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A release as a source tree. The engine is a stand-in."""
+
+import json
+
+import pytest
+from ansible_collections.iopaint.fleet.plugins.modules import source_release
+
+NETWORK = {"PYTHON_INDEX": "https://robot:hunter2@pypi.example.com/simple", "HTTPS_PROXY": "http://proxy:3128"}
+
+
+@pytest.fixture
+def run(run_module, engine, tmp_path):
+    def run(**options):
+        args = {"recipe": str(tmp_path), "dest": str(tmp_path / "tree"), "release": "1.6.0", "base": "debian", "network": NETWORK}
+        return run_module(source_release, **{**args, **options})
+
+    return run
+
+
+def test_a_release_is_fetched_with_what_the_network_asks_for(run, engine, tmp_path):
+    engine.set(release=True)
+    assert run(ca_bundle="/ca.pem")["changed"] is True
+    (call,) = engine.calls("buildx", "bake")
+    wanted = {**NETWORK, "BASE": "debian", "RELEASE": "1.6.0", "CA_BUNDLE": "/ca.pem"}
+    assert {name: call["env"][name] for name in wanted} == wanted
+    assert f"--set=release.output=type=local,dest={tmp_path}/tree" in call["argv"]
+    assert "hunter" not in " ".join(call["argv"])
+
+
+def test_a_release_that_is_there_is_left(run, engine, tmp_path):
+    (tmp_path / "tree/iopaint").mkdir(parents=True)
+    (tmp_path / "tree/iopaint/cli.py").touch()
+    assert run()["changed"] is False
+    assert not engine.calls()
+
+
+def test_check_mode_fetches_nothing(run, engine):
+    assert run(check=True)["changed"] is True
+    assert not engine.calls("buildx")
+
+
+def test_a_failure_is_told_without_a_password(run, engine):
+    engine.set(
+        build_error="".join(f"#1 line {n}\n" for n in range(30)) + "401 from https://robot:hunter2@pypi.example.com/simple\n"
+    )
+    answer = run(failed=True)
+    assert "IOPaint 1.6.0 (iopaint_image_release) could not be had" in answer["msg"]
+    assert "line 29" in answer["msg"]
+    assert "line 5\n" not in answer["msg"]
+    assert "hunter2" not in json.dumps(answer)
