@@ -202,7 +202,8 @@ class Steps:
         """Remove what a play that was killed has left of a release that it tried beside the one that serves."""
         row = '{{.ID}} {{.Label "com.docker.compose.project"}}'
         _rc, out, _err = self.docker.run("ps", "--all", "--filter", "label=com.docker.compose.project", "--format", row)
-        left = [words.split(maxsplit=1) for words in out.splitlines() if words.endswith(containers.BESIDE)]
+        trials = {containers.projects(name)[1] for name in self.stores}
+        left = [words.split(maxsplit=1) for words in out.splitlines() if words.partition(" ")[2] in trials]
         if not self.module.check_mode:
             for container, project in left:
                 self.docker.run("rm", "--force", container)

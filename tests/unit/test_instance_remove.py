@@ -112,6 +112,8 @@ def host(tmp_path):
                 path.mkdir(parents=True)
             for path in (self.top / "photo.png", self.build / "docker" / "docker-bake.hcl", self.data / "models" / "lama.pt"):
                 path.write_text("x")
+            for name in ("cpu.log", "ca.pem", "base.tar", "bundle.tar"):
+                (self.build / name).write_text("x")
             for path in (self.rotation, self.log, self.log.parent / "audit.log.2.gz"):
                 path.write_text("")
 

@@ -584,7 +584,7 @@ def test_a_trial_that_was_killed_goes_with_the_next_play(deploy, step, docker, v
     """Whether the next play wants the former release, the same one or another."""
     deploy()
     step("prepared", [wanted(2)])
-    docker.containers = {"12": "iopaint-cpu-beside", "34": "iopaint-cpu", "56": "somebody"}
+    docker.containers = {"12": "iopaint-cpu-beside", "34": "iopaint-cpu", "56": "somebody-beside"}
     step("prepared", [wanted(version)])
-    assert docker.containers == {"34": "iopaint-cpu", "56": "somebody"}
+    assert docker.containers == {"34": "iopaint-cpu", "56": "somebody-beside"}
     assert ("network", "rm", "iopaint-cpu-beside_default") in docker.calls

@@ -12,7 +12,8 @@ import testinfra
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "shared"))
 
-from play import ROOT, deployed
+import hosts
+from play import deployed, process
 
 NAME = "iopaint-data-1"
 FOLDER = "/var/backups/iopaint"
@@ -22,14 +23,8 @@ SUMS = "cd {} && find . -type f -not -path '*/.*' -exec sha256sum {{}} + | sort 
 MODEL = "models/torch/hub/checkpoints/big-lama.pt"
 
 
-class Host:
-    """The host that serves."""
-
-    def __init__(self, name):
-        self.name, self.shell = name, testinfra.get_host(f"docker://{name}")
-
-    def __call__(self, command):
-        return self.shell.check_output(command)
+class Host(hosts.Host):
+    """A host with data, or with backups of it."""
 
     def sums(self, folder="/var/lib/iopaint"):
         """The sum of each file of models and outputs, by path."""
@@ -45,9 +40,6 @@ class Host:
 
     def manifest(self, name, folder=FOLDER):
         return json.loads(self(f"cat {folder}/{NAME}/{name}/manifest.json"))
-
-    def audit(self):
-        return json.loads(self("tail -n 1 /var/log/iopaint/audit.log"))
 
 
 @pytest.fixture(scope="session")
@@ -77,22 +69,12 @@ class Killed:
     """A play whose control node is lost once it begins a task."""
 
     def __init__(self, playbook, task, **variables):
-        command = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(ROOT / playbook)]
-        with subprocess.Popen(
-            [*command, "-e", json.dumps(variables)],
-            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        ) as process:
+        with subprocess.Popen(**process(playbook, **variables), start_new_session=True) as running:
             self.output = ""
-            for line in process.stdout:
+            for line in running.stdout:
                 self.output += line
                 if line.startswith("TASK [") and task in line:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    os.killpg(running.pid, signal.SIGKILL)
                     return
         raise AssertionError(f"the play ended before {task}:\n{self.output}")
 
