@@ -19,7 +19,7 @@ def test_the_builder_pushes_and_the_others_pull_by_digest(stand_in, builder, oth
     done = play("playbooks/upgrade.yml", "-vvv")
     assert done.rc == 0, done.output
     assert (builder.serves(), other.serves()) == ("v1", "v1")
-    digest = re.search(rf"{name} is {REPOSITORY}@(sha256:[0-9a-f]{{64}}), pushed in", done.output)[1]
+    digest = re.search(rf"{name} is {REPOSITORY}@(sha256:[0-9a-f]{{64}}), pushed in", " ".join(done.output.split()))[1]
     for host in (builder, other):
         record = host.record()
         assert (record["image"], record["digest"], record["outcome"]) == (name, digest, "current")
