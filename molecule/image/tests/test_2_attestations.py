@@ -1,4 +1,7 @@
-"""Provenance and SBOM on an engine that can keep them, on one that can't; with a small recipe, as the store begins empty."""
+"""Provenance and SBOM on an engine that can keep them, on one that can't; with a small recipe, as the store begins empty.
+
+The last tests, as an engine loses its build cache when it gets another image store.
+"""
 
 import json
 import os
@@ -54,7 +57,7 @@ def build(host, recipe, base, **options):
     done = subprocess.run(
         [*command, "-a", json.dumps(wanted)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
-    document = json.loads(done.stdout[done.stdout.index("\n{") if not done.stdout.startswith("{") else 0 :])
+    document, _end = json.JSONDecoder().raw_decode(done.stdout, done.stdout.index("{"))  # other callbacks say something after it
     return document["plays"][0]["tasks"][0]["hosts"][name]
 
 
