@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 export DOCKER_TIMEOUT := 300
 
 # image-gpu takes gigabytes, registry-build some minutes: each by its name.
-SCENARIO ?= default bundle data fleet gpu image operations provision provision-ubuntu
+SCENARIO ?= default bundle data fleet gpu image operations provision provision-ubuntu registry
 
 .PHONY: help env demo demo-down lint unit scenarios test bench bench-fleet constraints
 help: ## list the commands
