@@ -78,9 +78,9 @@ def test_bad_input(host, case):
 
 
 def test_failed_build_leaves_the_service_alone(host, api):
-    """The build runs and breaks off: the wheels' index is out of reach for an image that is not there yet."""
+    """The build runs and breaks off: the index is out of reach for packages that are not there yet."""
     before = deployed(host)
-    run = play("deploy.yml", iopaint_image_python_index="http://127.0.0.1:1/simple")
+    run = play("deploy.yml", iopaint_image_extras=["plugins"], iopaint_image_python_index="http://127.0.0.1:1/simple")
     assert run.rc == 2, run.output
     assert run.says("The build of iopaint:cpu-", "failed; nothing that runs was touched", "/opt/iopaint/image/cpu.log"), (
         run.output
