@@ -101,6 +101,7 @@ def test_an_upgrade_comes_from_a_bundle(make, from_bundle, builder, inside):
         "rm -rf /root/edit && git clone -q -b v1.6.0 /srv/git/iopaint.git /root/edit && cd /root/edit"
         " && echo '# edited' >> iopaint/cli.py"
         " && git -c user.name=t -c user.email=t@example.com commit -qam edited && git push -qf origin HEAD:refs/heads/edited"
+        " && git -C /srv/git/iopaint.git update-server-info"  # the site serves it by http
     )
     done = make(iopaint_image_ref="edited")
     assert done.rc == 0, done.output[-3000:]
