@@ -15,8 +15,8 @@ export PYTHONDONTWRITEBYTECODE := 1
 # Removing a host with an engine inside takes longer than the minute that the modules wait.
 export DOCKER_TIMEOUT := 300
 
-# image-gpu takes gigabytes, registry-build some minutes: each by its name.
-SCENARIO ?= default bundle data fleet gpu image operations provision provision-ubuntu registry
+# By their names: image-gpu takes gigabytes, bundle and registry-build ten minutes each.
+SCENARIO ?= default data fleet gpu image operations provision provision-ubuntu registry
 
 .PHONY: help env demo demo-down lint unit scenarios test bench bench-fleet constraints
 help: ## list the commands
