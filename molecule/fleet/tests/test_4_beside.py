@@ -1,17 +1,25 @@
 """A new release is proven beside the one that serves, before that one is touched."""
 
 import json
+import subprocess
 
+import pytest
 from conftest import LOCK, NAMES, Killed, image
-from play import play
+from play import ROOT, play
 
 HOST = 1
 COMMAND = ("playbooks/upgrade.yml", "--limit", NAMES[HOST])
 BESIDE = {"iopaint_upgrade_strategy": "parallel"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def images():
+    """What an earlier test has pruned is there again."""
+    subprocess.run([ROOT / "molecule/fleet/stand-in/load", NAMES[HOST]], check=True)
+
+
 def another(host):
-    """The variables of a release that works and does not serve now; its image is there whatever an earlier test has pruned."""
+    """A release that works and does not serve now, and the variables that ask for it."""
     kind = "v2" if host.serves() == "v3" else "v3"
     return kind, image(kind)
 
