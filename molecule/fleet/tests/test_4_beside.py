@@ -12,9 +12,9 @@ COMMAND = ("playbooks/upgrade.yml", "--limit", NAMES[HOST])
 BESIDE = {"iopaint_upgrade_strategy": "parallel"}
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def images():
-    """What an earlier test has pruned is there again."""
+    """What an earlier upgrade has pruned is there again."""
     subprocess.run([ROOT / "molecule/fleet/stand-in/load", NAMES[HOST]], check=True)
 
 

@@ -1,6 +1,5 @@
 """A host with two made-up GPUs: each container gets its own, and each fault ends with a sentence of its own."""
 
-import importlib.util
 import json
 import os
 import re
@@ -9,9 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 
 SCENARIO = Path(__file__).resolve().parents[1]
 ROOT = SCENARIO.parents[1]
+_AnsibleCollectionFinder(paths=[str(ROOT / "build" / "collections")])._install()
+
+from ansible_collections.iopaint.fleet.plugins.module_utils.gpu import explain_start
+
 SAMPLES = ROOT / "tests/unit/samples/nvidia-smi"
 STATE = "/usr/share/nvidia-stand-in"
 SPEC = "/var/run/cdi/nvidia.yaml"
@@ -78,10 +82,7 @@ def module(name, **arguments):
 
 
 def explain(text):
-    spec = importlib.util.spec_from_file_location("gpu", ROOT / "plugins/module_utils/gpu.py")
-    gpu = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(gpu)
-    return gpu.explain_start(text, {"cdi_devices": [], "cdi_conflicts": [], "cdi_errors": []})
+    return explain_start(text, {"cdi_devices": [], "cdi_conflicts": [], "cdi_errors": []})
 
 
 def write(host, path, text):
