@@ -59,7 +59,7 @@ def test_without_the_memory_for_both_it_takes_the_place_at_once(fleet):
     kind, wanted = another(host)
     run = play(*COMMAND, **wanted, **BESIDE, iopaint_memory="9000g")
     assert run.rc == 0, run.output
-    assert run.says("can't start beside the release that serves"), run.output
+    assert run.says("start beside the release that serves; it takes its place"), run.output
     assert run.output.count("inpaints with cv2") == 1, run.output
     assert host.is_settled(kind)
 
