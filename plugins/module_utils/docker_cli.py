@@ -51,3 +51,9 @@ class Docker:
                 "See that it runs on the host (systemctl status docker); the role docker installs and starts it."
             )
         return out.strip()
+
+    def room(self):
+        """Give the folder where the engine keeps its data, and the bytes that are free there."""
+        root = self.info("{{.DockerRootDir}}")
+        stat = os.statvfs(root)
+        return root, stat.f_bavail * stat.f_frsize

@@ -144,9 +144,8 @@ class Load:
         """Fail the module where the engine's disk has no room: docker load unpacks beside what it keeps."""
         if not self.images:
             return
-        root = self.docker.info("{{.DockerRootDir}}")
-        stat = os.statvfs(root)
-        free, wanted = stat.f_bavail * stat.f_frsize, 2 * sum(image["size"] for image in self.images)
+        root, free = self.docker.room()
+        wanted = 2 * sum(image["size"] for image in self.images)
         if free < wanted:
             self.fail(f"needs {wanted / 1e9:.1f} GB at {root} while it is loaded, and {free / 1e9:.1f} GB are free there")
 

@@ -207,9 +207,7 @@ def tag_of(text):
 
 def check_disk(module, docker):
     """Fail the module where the engine's disk has less than min_free bytes left."""
-    root = docker.info("{{.DockerRootDir}}")
-    stat = os.statvfs(root)
-    free = stat.f_bavail * stat.f_frsize
+    root, free = docker.room()
     if free < module.params["min_free"]:
         module.fail_json(
             msg=f"Too little disk for a build: {free / 1e9:.1f} GB are free at {root}, iopaint_image_min_free_gb asks for "

@@ -55,6 +55,7 @@ import errno
 import socket
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils import containers
 
 
 def is_free(address, port):
@@ -74,7 +75,7 @@ def publishes(module, project, port):
     docker = module.get_bin_path("docker")
     if not docker:
         return False
-    label = f"label=com.docker.compose.project={project}"
+    label = f"label={containers.PROJECT}={project}"
     rc, out, _dummy = module.run_command([docker, "ps", "-q", "--filter", label, "--filter", f"publish={port}"])
     return rc == 0 and bool(out.strip())
 

@@ -126,7 +126,6 @@ pruned:
 """
 
 import json
-import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -185,7 +184,7 @@ class Steps:
 
     def running(self, project):
         """Give the ID of the image that a compose project runs, None where it runs none."""
-        rc, out, _err = self.docker.run("ps", "-q", "--filter", f"label=com.docker.compose.project={project}")
+        rc, out, _err = self.docker.run("ps", "-q", "--filter", f"label={containers.PROJECT}={project}")
         if rc != 0 or not out.split():
             return None
         rc, out, _err = self.docker.run("inspect", "--format", "{{.Image}}", out.split()[0])
@@ -200,8 +199,8 @@ class Steps:
 
     def end_trials(self):
         """Remove what a play that was killed has left of a release that it tried beside the one that serves."""
-        row = '{{.ID}} {{.Label "com.docker.compose.project"}}'
-        _rc, out, _err = self.docker.run("ps", "--all", "--filter", "label=com.docker.compose.project", "--format", row)
+        row = f'{{{{.ID}}}} {{{{.Label "{containers.PROJECT}"}}}}'
+        _rc, out, _err = self.docker.run("ps", "--all", "--filter", f"label={containers.PROJECT}", "--format", row)
         trials = {containers.projects(name)[1] for name in self.stores}
         left = [words.split(maxsplit=1) for words in out.splitlines() if words.partition(" ")[2] in trials]
         if not self.module.check_mode:
@@ -414,7 +413,7 @@ class Steps:
         command = ["events", "--since", f"{since:.3f}", "--until", f"{time.time():.3f}", "--format", "{{json .}}"]
         filters = [
             "type=container",
-            f"label=com.docker.compose.project={project}",
+            f"label={containers.PROJECT}={project}",
             "event=die",
             "event=kill",
             "event=health_status",
@@ -525,11 +524,6 @@ class Steps:
             "image_there": bool(item.get("image") and self.docker.image(item["image"])),
         }
 
-    def free(self):
-        """Give the bytes that are free where the engine keeps its data; fail the module where it does not answer."""
-        stat = os.statvfs(self.docker.info("{{.DockerRootDir}}"))
-        return stat.f_bavail * stat.f_frsize
-
 
 def main():
     """Run the module."""
@@ -567,7 +561,7 @@ def main():
         if state == "prepared":
             result["unlisted"] = [name for name in containers.folders(module.params["dir"]) if name not in steps.stores]
         if state == "listed":
-            result["free"] = steps.free()
+            _root, result["free"] = steps.docker.room()
         if state == "back":
             result["changed"] = bool(result["instances"])
         if state == "kept":

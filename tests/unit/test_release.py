@@ -6,6 +6,7 @@ import os
 import stat
 
 import pytest
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.modules import release
 
 ANN = {"operator": "ann", "controller": "desk"}
@@ -36,6 +37,8 @@ class Engine:
 
     def info(self, field):
         return "/"
+
+    room = Docker.room
 
     def run(self, *args, **kwargs):  # noqa: PLR0911 - one for each command
         self.calls.append(args)
