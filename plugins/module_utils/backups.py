@@ -18,7 +18,7 @@ import shlex
 import tempfile
 import time
 
-from ansible_collections.iopaint.fleet.plugins.module_utils import manifest
+from ansible_collections.iopaint.fleet.plugins.module_utils import audit, manifest
 
 UNFINISHED = "unfinished"
 ID = re.compile(r"\d{8}T\d{6}Z")
@@ -27,6 +27,19 @@ GONE, VANISHED = "No such file or directory", 24
 LISTED = re.compile(r"[-dlcbps]\S{9}\s+[\d,.]+\s+\S+\s+\S+\s(.*)")
 FOLDER, SSH, DAEMON = "folder", "ssh", "daemon"
 ROOM = "There is no room left in {target} (iopaint_backup_target). Free some, or lower iopaint_backup_keep."
+# What the modules for backups have in common; documented in plugins/doc_fragments/backups.py.
+OPTIONS = {
+    "data": {"type": "path", "required": True},
+    "include": {"type": "list", "elements": "str", "choices": list(manifest.KINDS), "default": list(manifest.KINDS)},
+    "instances": {"type": "list", "elements": "str", "default": []},
+    "target": {"type": "str", "required": True},
+    "host": {"type": "str", "required": True},
+    "shell": {"type": "str", "default": "ssh -o BatchMode=yes"},
+    "password": {"type": "str", "default": "", "no_log": True},
+    "options": {"type": "list", "elements": "str", "default": []},
+    "owner": {"type": "dict", "default": {}},
+    "audit": {"type": "path", "default": audit.LOG},
+}
 IDLE = 1800  # seconds without a byte, after which the other end is given up; it may read big files for long
 
 

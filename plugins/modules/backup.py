@@ -15,11 +15,8 @@ description:
   - A file that is written to while it is read, or that a process has open for writing, is read again. One that is still written
     to after O(wait) seconds is left out and named.
   - A backup that was killed on its way is removed by the next one.
+extends_documentation_fragment: iopaint.fleet.backups
 options:
-  data:
-    description: The folder of models and outputs.
-    type: path
-    required: true
   include:
     description: What is backed up.
     type: list
@@ -31,16 +28,6 @@ options:
     type: list
     elements: str
     default: []
-  target:
-    description:
-      - Where backups are kept, below it a folder for each host. A folder of the host (V(/mnt/backups)), another host by ssh
-        (V(user@host:/folder)) or an rsync daemon (V(rsync://user@host/module/folder)).
-    type: str
-    required: true
-  host:
-    description: Name of the host's folder.
-    type: str
-    required: true
   mounted:
     description: Whether a folder has to lie on a mount of its own, so that nothing is written where the mount is missing.
     type: bool
@@ -53,27 +40,6 @@ options:
     description: Seconds to wait for files that are written to.
     type: int
     default: 10
-  shell:
-    description: The command by which rsync reaches another host.
-    type: str
-    default: ssh -o BatchMode=yes
-  password:
-    description: Password of an rsync daemon.
-    type: str
-    default: ""
-  options:
-    description: Further options of rsync.
-    type: list
-    elements: str
-    default: []
-  owner:
-    description: Who does it, as the module iopaint.fleet.lock returned it.
-    type: dict
-    default: {}
-  audit:
-    description: The audit log on the host.
-    type: path
-    default: /var/log/iopaint/audit.log
 attributes:
   check_mode:
     support: full
@@ -83,7 +49,6 @@ attributes:
     description: Shows which files are new, changed or gone since the former backup.
 notes:
   - Each run makes a backup, so it is always a change.
-requirements: [rsync >= 3.2.4, on the target too]
 author: iopaint.fleet contributors (@iopaint)
 """
 
@@ -385,19 +350,10 @@ def main():
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "data": {"type": "path", "required": True},
-            "include": {"type": "list", "elements": "str", "choices": list(manifest.KINDS), "default": list(manifest.KINDS)},
-            "instances": {"type": "list", "elements": "str", "default": []},
-            "target": {"type": "str", "required": True},
-            "host": {"type": "str", "required": True},
+            **backups.OPTIONS,
             "mounted": {"type": "bool", "default": False},
             "keep": {"type": "int", "default": 7},
             "wait": {"type": "int", "default": 10},
-            "shell": {"type": "str", "default": "ssh -o BatchMode=yes"},
-            "password": {"type": "str", "default": "", "no_log": True},
-            "options": {"type": "list", "elements": "str", "default": []},
-            "owner": {"type": "dict", "default": {}},
-            "audit": {"type": "path", "default": audit.LOG},
         },
         supports_check_mode=True,
     )

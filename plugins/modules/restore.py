@@ -14,15 +14,12 @@ description:
   - Whatever uses a tree that differs is then stopped, V(swapped) exchanges the folders by renaming them, and once the instances
     are proven V(kept) compares the files with the manifest, or V(back) puts the former trees in their places again.
   - A play that was killed after any of these steps is repaired by V(staged) of the next one.
+extends_documentation_fragment: iopaint.fleet.backups
 options:
   state:
     description: The step.
     type: str
     choices: [staged, swapped, kept, back]
-    required: true
-  data:
-    description: The folder of models and outputs.
-    type: path
     required: true
   dir:
     description: Folder on the host with a folder for each instance.
@@ -55,39 +52,10 @@ options:
     description: Whether files that were replaced or removed stay in a folder beside the tree. Else they go once all is proven.
     type: bool
     default: true
-  target:
-    description: Where backups are kept, as in iopaint.fleet.backup.
-    type: str
-    required: true
-  host:
-    description: Name of the host's folder there.
-    type: str
-    required: true
-  shell:
-    description: The command by which rsync reaches another host.
-    type: str
-    default: ssh -o BatchMode=yes
-  password:
-    description: Password of an rsync daemon.
-    type: str
-    default: ""
-  options:
-    description: Further options of rsync.
-    type: list
-    elements: str
-    default: []
   reason:
     description: "V(back): why."
     type: str
     default: ""
-  owner:
-    description: Who does it, as the module iopaint.fleet.lock returned it.
-    type: dict
-    default: {}
-  audit:
-    description: The audit log on the host.
-    type: path
-    default: /var/log/iopaint/audit.log
 attributes:
   check_mode:
     support: full
@@ -95,7 +63,6 @@ attributes:
   diff_mode:
     support: full
     description: Shows which files are new, changed, removed, or newer and left as they are.
-requirements: [rsync >= 3.2.4, on the target too]
 author: iopaint.fleet contributors (@iopaint)
 """
 
@@ -400,23 +367,14 @@ def main():
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
+            **backups.OPTIONS,
             "state": {"type": "str", "choices": ["staged", "swapped", "kept", "back"], "required": True},
-            "data": {"type": "path", "required": True},
             "dir": {"type": "path", "required": True},
             "user": {"type": "int", "required": True},
             "from": {"type": "str", "default": "newest"},
-            "include": {"type": "list", "elements": "str", "choices": list(manifest.KINDS), "default": list(manifest.KINDS)},
-            "instances": {"type": "list", "elements": "str", "default": []},
             "delete": {"type": "bool", "default": False},
             "keep_former": {"type": "bool", "default": True},
-            "target": {"type": "str", "required": True},
-            "host": {"type": "str", "required": True},
-            "shell": {"type": "str", "default": "ssh -o BatchMode=yes"},
-            "password": {"type": "str", "default": "", "no_log": True},
-            "options": {"type": "list", "elements": "str", "default": []},
             "reason": {"type": "str", "default": ""},
-            "owner": {"type": "dict", "default": {}},
-            "audit": {"type": "path", "default": audit.LOG},
         },
         supports_check_mode=True,
     )
