@@ -79,8 +79,20 @@ def start(count):
     names = [f"{PREFIX}-{number:02d}" for number in range(1, count + 1)]
     for name in names:
         run("docker", "run", "--detach", "--name", name, "--hostname", name, *platform(), IMAGE)
+    for name in names:
+        wait(name)
     form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
     return {name: run("docker", "inspect", "--format", form, name).strip() for name in names}
+
+
+def wait(name, seconds=120):
+    """Wait for a host's ssh server: twenty that start at once take their time."""
+    end = time.monotonic() + seconds
+    asked = ["docker", "exec", name, "systemctl", "is-active", "--quiet", "ssh"]
+    while subprocess.run(asked, check=False, capture_output=True).returncode:
+        if time.monotonic() > end:
+            raise SystemExit(f"{name} has no ssh server after {seconds} s:\n" + run("docker", "logs", "--tail", "20", name))
+        time.sleep(0.5)
 
 
 def inventory(addresses, count):
