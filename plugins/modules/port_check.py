@@ -45,7 +45,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 taken:
-  description: The ports that somebody else holds; none on success.
+  description: The ports that somebody else holds, with their addresses; none on success.
   type: list
   elements: str
   returned: always
@@ -70,14 +70,23 @@ def is_free(address, port):
     return True
 
 
-def publishes(module, project, port):
-    """Tell whether a container of the compose project publishes the port."""
+def publishers(module, port):
+    """Give the containers that publish the port, as (name, compose project); none where there is no engine to ask."""
     docker = module.get_bin_path("docker")
     if not docker:
-        return False
-    label = f"label={containers.PROJECT}={project}"
-    rc, out, _dummy = module.run_command([docker, "ps", "-q", "--filter", label, "--filter", f"publish={port}"])
-    return rc == 0 and bool(out.strip())
+        return []
+    form = '{{.Names}}\t{{.Label "' + containers.PROJECT + '"}}'
+    rc, out, _dummy = module.run_command([docker, "ps", "--filter", f"publish={port}", "--format", form])
+    return [tuple(line.split("\t", 1)) for line in out.splitlines()] if rc == 0 else []
+
+
+def explain(holder, ports):
+    """Say who holds ports (a list in words): the container of that name, or with an empty name another process."""
+    if holder:
+        said = f"Taken by the container {holder}: {ports}. Stop it (`docker stop {holder}` on the host)"
+    else:
+        said = f"Taken by another process: {ports}. `ss -ltnp` on the host names it; stop it"
+    return f"{said}, or choose another port in iopaint_instances."
 
 
 def main():
@@ -91,16 +100,17 @@ def main():
         argument_spec={"ports": {"type": "list", "elements": "dict", "required": True, "options": spec}},
         supports_check_mode=True,
     )
-    taken = [
-        f"{want['address']}:{want['port']}"
-        for want in module.params["ports"]
-        if not is_free(want["address"], want["port"]) and not publishes(module, want["project"], want["port"])
-    ]
+    taken = {}  # what is taken, by the container that holds it ("": another process)
+    for want in module.params["ports"]:
+        if is_free(want["address"], want["port"]):
+            continue
+        found = publishers(module, want["port"])
+        if want["project"] not in [project for _name, project in found]:
+            taken.setdefault(found[0][0] if found else "", []).append(f"{want['address']}:{want['port']}")
     if taken:
         module.fail_json(
-            taken=taken,
-            msg=f"Taken by another process: {', '.join(taken)}. `ss -ltnp` on the host names it; stop it, or choose another "
-            "port in iopaint_instances.",
+            taken=[name for names in taken.values() for name in names],
+            msg=" ".join(explain(holder, ", ".join(names)) for holder, names in taken.items()),
         )
     module.exit_json(changed=False, taken=[])
 

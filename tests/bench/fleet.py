@@ -5,8 +5,9 @@
     fleet.py [--hosts 1 5 10 20] [--forks 5 20] [--runs 1] [--out build/bench-fleet.jsonl]
 
 The hosts are systemd containers on this machine with an engine and an instance of the stand-in each (molecule/fleet/stand-in),
-so they share its cores with the control node: wall time has their work in it, the control node's own CPU time has not. Both are
-printed, with tasks, module executions and round trips per host. DOCKER_HOST names the engine around the hosts.
+so they share its cores with the control node: wall time has their work in it. The CPU time of the control node and that of the
+hosts (of their cgroups, their engines' idling included) are printed apart, with tasks, module executions and round trips per
+host. DOCKER_HOST names the engine around the hosts.
 """
 
 import argparse
@@ -21,6 +22,8 @@ import time
 from pathlib import Path
 
 import yaml
+
+import docker
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "bench-fleet"
@@ -103,6 +106,13 @@ def inventory(addresses, count):
     return path
 
 
+def hosts_cpu(names):
+    """CPU seconds that these hosts have used since they started."""
+    engine = docker.APIClient(base_url=os.environ.get("DOCKER_HOST"), version="auto")
+    read = (engine.stats(name, stream=False, one_shot=True)["cpu_stats"]["cpu_usage"]["total_usage"] for name in names)
+    return sum(read) / 1e9
+
+
 def play(playbook, hosts, forks):
     """Run a playbook; give wall seconds, CPU seconds of the control node, tasks, and executions and round trips per host."""
     command = ["ansible-playbook", "-i", str(hosts), "--forks", str(forks), str(ROOT / playbook)]
@@ -126,7 +136,12 @@ def measure(addresses, options):
         for forks in options.forks:
             for count in options.hosts:
                 hosts = inventory(addresses, count)
-                seen = [play(playbook, hosts, forks) for _run in range(options.runs)]
+                names = list(addresses)[:count]
+                seen = []
+                for _run in range(options.runs):
+                    before = hosts_cpu(names)
+                    seen.append(play(playbook, hosts, forks))
+                    seen[-1]["hosts_cpu_s"] = hosts_cpu(names) - before
                 row = {key: round(statistics.median(each[key] for each in seen), 2) for key in seen[0]}
                 yield {"play": name, "hosts": count, "forks": forks, **row}
                 print(f"bench-fleet: {name}, {count} hosts, {forks} forks: {row['wall_s']:.1f} s", file=sys.stderr)
@@ -140,6 +155,7 @@ COLUMNS = (
     "by 1 host",
     "control CPU s",
     "by 1 host",
+    "hosts' CPU s",
     "tasks",
     "modules a host",
     "trips a host",
@@ -154,7 +170,8 @@ def table(rows):
         one = min(same, key=lambda each: each["hosts"])
         times = [text for key in ("wall_s", "control_cpu_s") for text in (f"{row[key]:.1f}", f"{row[key] / one[key]:.1f}")]
         counts = [f"{row[key]:.0f}" for key in ("tasks", "modules_per_host", "round_trips_per_host")]
-        lines.append(" | ".join([row["play"], str(row["forks"]), str(row["hosts"]), *times, *counts]))
+        cells = [row["play"], str(row["forks"]), str(row["hosts"]), *times, f"{row['hosts_cpu_s']:.1f}", *counts]
+        lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
 
 

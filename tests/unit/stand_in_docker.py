@@ -62,13 +62,8 @@ if argv[0] == "tag":
     images[argv[2]] = images[argv[1]]
     end()
 if argv[0] == "ps":
-    label, publish = values("--filter")
-    held = [
-        container["id"]
-        for container in state["containers"]
-        if label == f"label=com.docker.compose.project={container['project']}" and publish == f"publish={container['port']}"
-    ]
-    end(0, "".join(f"{name}\n" for name in held))
+    held = [container for container in state["containers"] if values("--filter") == [f"publish={container['port']}"]]
+    end(0, "".join(f"{container['name']}\t{container['project']}\n" for container in held))
 if argv[:2] == ["buildx", "bake"]:
     if state.get("build_error"):
         end(1, "", state["build_error"])

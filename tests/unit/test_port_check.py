@@ -64,6 +64,18 @@ def test_a_port_of_another_process_fails_and_names_it(run, engine, listening, he
     assert message.endswith("choose another port in iopaint_instances.")
 
 
+def test_the_container_that_holds_a_port_is_named(run, engine, listening):
+    port, other = listening(), listening()
+    engine.set(containers=[{"name": "web", "project": "shop", "port": port}])
+    message = run(("127.0.0.1", port, "iopaint-a"), ("127.0.0.1", other, "iopaint-b"), failed=True)["msg"]
+    assert message == (
+        f"Taken by the container web: 127.0.0.1:{port}. Stop it (`docker stop web` on the host), or choose another port in "
+        "iopaint_instances. "
+        f"Taken by another process: 127.0.0.1:{other}. `ss -ltnp` on the host names it; stop it, or choose another port in "
+        "iopaint_instances."
+    )
+
+
 def test_every_taken_port_is_named(run, engine, listening):
     ports = [listening(), listening()]
     result = run(*(("127.0.0.1", port, f"iopaint-{port}") for port in ports), failed=True)
@@ -81,13 +93,13 @@ def test_ipv6_is_known(run, engine, listening):
 
 def test_the_port_of_an_instance_itself_passes(run, engine, listening):
     port = listening()
-    engine.set(containers=[{"id": "0123", "project": "iopaint-a", "port": port}])
+    engine.set(containers=[{"name": "web", "project": "iopaint-a", "port": port}])
     assert run(("127.0.0.1", port, "iopaint-a"))["taken"] == []
 
 
 def test_the_port_of_another_project_or_of_no_container_fails(run, engine, listening):
     ports = [listening(), listening()]
-    engine.set(containers=[{"id": "0123", "project": "iopaint-b", "port": ports[0]}])
+    engine.set(containers=[{"name": "web", "project": "iopaint-b", "port": ports[0]}])
     result = run(*(("127.0.0.1", port, "iopaint-a") for port in ports), failed=True)
     assert len(result["taken"]) == 2
 
