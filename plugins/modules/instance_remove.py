@@ -109,7 +109,7 @@ import re
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, files, images, releases
+from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, exchange, files, images, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 
 TEMPORARY = r"tmp[a-z0-9_]{8}"  # of a file that was being written when its play was killed
@@ -275,11 +275,14 @@ class Removal:
         return names
 
     def data(self):
-        """Give the folders with data of the instances that go."""
+        """Give the folders with data of the instances that go, each with what restores have left beside it."""
         top = self.params["data_dir"]
-        if self.everything:
-            return [os.path.join(top, "outputs"), os.path.join(top, "models")]
-        return [os.path.join(top, "outputs", name) for name in self.params["instances"]]
+        names = ["outputs", "models"] if self.everything else [f"outputs/{name}" for name in self.params["instances"]]
+        found = []
+        for name in names:
+            path, tree = os.path.join(top, name), exchange.Tree(top, name)
+            found += [path] if os.path.islink(path) else [path, tree.ready, *tree.formers()]
+        return found
 
     # --- how it goes -------------------------------------------------------------------------------------------------
 

@@ -285,6 +285,16 @@ def test_data_goes_later_as_well(remove, host):
     assert not host.data.exists()
 
 
+def test_what_a_restore_has_left_beside_the_data_goes_with_it(remove, host):
+    left = ["outputs/.former-batch-20261124T031500Z", "outputs/.restore-cpu", ".former-models-20261124T031500Z"]
+    for name in left:
+        (host.data / name).mkdir()
+    remove("batch", data=True)
+    assert [(host.data / name).exists() for name in left] == [False, True, True]
+    remove(data=True)
+    assert not host.data.exists()
+
+
 def test_what_a_link_names_stays(remove, host, tmp_path):
     (host.data / "models").rename(tmp_path / "disk")
     os.symlink(tmp_path / "disk", host.data / "models")
