@@ -6,7 +6,7 @@
 variable "SOURCE" { default = "." }                    # folder (or git URL) with iopaint/ and web_app/
 variable "FRONTEND" { default = "build" }              # build: npm run build; shipped: take web_app/dist as it is
 variable "CUDA" { default = "13.0" }                   # of the GPU image: 13.0 (drivers from 580) or 12.6 (older drivers and GPUs)
-variable "EXTRAS" { default = "" }                     # plugins (rembg and what it needs), xformers (GPU only); a space between
+variable "EXTRAS" { default = "" }                     # plugins (rembg and what it needs), xformers (CUDA 12.6 only); a space between
 variable "VERSION" { default = "latest" }              # tag iopaint:<variant>-VERSION
 variable "REGISTRY" { default = "" }                   # prefix of the tags, with its slash: registry.example.com/team/
 variable "TAGS" { default = "" }                       # comma-separated tags in place of the one above, for one variant

@@ -8,6 +8,8 @@ FOLDER = "/opt/iopaint/image"
 # Bytes, by docker image inspect.
 MOST = {"cpu": 1.35e9, "gpu": 4.8e9}
 MOST_CUDA_126 = 5.3e9  # measured 5.16
+# An image's Python, as IOPaint has it, for a program on standard input.
+PYTHON = "docker run --rm -i --network none --read-only --tmpfs /tmp --entrypoint python"
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +59,7 @@ def test_size(host, variant):
 
 
 def test_nothing_that_is_called_was_stripped(host, variant):
-    run = "docker run --rm -i --network none --read-only --tmpfs /tmp --entrypoint python"
-    done = host.run(f"{run} iopaint:{variant}-latest - < /root/proof.py")
+    done = host.run(f"{PYTHON} iopaint:{variant}-latest - < /root/proof.py")
     assert done.rc == 0, done.stdout
     assert "7 passed, 0 failed" in done.stdout
 
@@ -78,9 +79,8 @@ def test_older_drivers_have_an_image_too(host, bake, variant):
     size = int(host.check_output("docker image inspect --format '{{.Size}}' iopaint:gpu-cu126"))
     print(f"the image for CUDA 12.6 has {size / 1e9:.2f} GB")
     assert size <= MOST_CUDA_126
-    run = "docker run --rm -i --network none --read-only --tmpfs /tmp --entrypoint python"
-    assert host.check_output(f"{run} iopaint:gpu-cu126 -c 'import torch; print(torch.version.cuda)'") == "12.6"
-    done = host.run(f"{run} iopaint:gpu-cu126 - < /root/proof.py")
+    assert host.check_output(f"{PYTHON} iopaint:gpu-cu126 -c 'import torch; print(torch.version.cuda)'") == "12.6"
+    done = host.run(f"{PYTHON} iopaint:gpu-cu126 - < /root/proof.py")
     assert done.rc == 0, done.stdout
     host.check_output("docker rmi iopaint:gpu-cu126")
 
@@ -139,16 +139,36 @@ assert alpha[:, :16].mean() > 240 and alpha[:, 48:].mean() < 16, alpha
 """
 
 
+XFORMERS = """
+import xformers.ops
+from xformers import _cpp_lib
+assert _cpp_lib._cpp_library_load_exception is None, _cpp_lib._cpp_library_load_exception
+"""
+
+
+def test_xformers_loads_beside_its_torch(host, bake, variant):
+    """Where it does not, it says so in a warning and computes nothing; CUDA 13 has no build that does."""
+    if variant == "cpu":
+        pytest.skip("the CPU image never has xformers")
+    done = bake("iopaint:xformers", EXTRAS="xformers")
+    assert done.rc != 0
+    assert "There is no extra xformers for torch-cu130" in done.stdout
+    done = bake("iopaint:xformers", EXTRAS="xformers", CUDA="12.6")
+    assert done.rc == 0, done.stdout[-3000:]
+    host.run_expect([0], "printf %s %s > /root/xformers.py", "%s", XFORMERS)
+    host.check_output(f"{PYTHON} iopaint:xformers - < /root/xformers.py")
+    host.check_output("docker rmi iopaint:xformers")
+
+
 def test_extras_are_a_layer_of_their_own_and_work(host, bake, variant):
     if variant == "gpu":
-        pytest.skip("the CPU image shows it, and the extras of both are the same")
+        pytest.skip("the CPU image shows it, and the plugins of both are the same")
     done = bake("iopaint:plugins", EXTRAS="plugins", SOURCE_DATE_EPOCH="1800000000")
     assert done.rc == 0, done.stdout[-3000:]
     before, after = layers(host, "iopaint:cpu-latest"), layers(host, "iopaint:plugins")
     assert len(set(after) - set(before)) == 2  # the packages, and the list of all
     host.run_expect([0], "printf %s %s > /root/remove.py", "%s", REMOVE_BACKGROUND)
-    run = "docker run --rm -i --network none --read-only --tmpfs /tmp --entrypoint python"
-    done = host.run(f"{run} iopaint:plugins - < /root/remove.py")
+    done = host.run(f"{PYTHON} iopaint:plugins - < /root/remove.py")
     assert done.rc == 0, done.stderr
 
 
