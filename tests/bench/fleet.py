@@ -106,9 +106,8 @@ def inventory(addresses, count):
     return path
 
 
-def hosts_cpu(names):
+def hosts_cpu(engine, names):
     """CPU seconds that these hosts have used since they started."""
-    engine = docker.APIClient(base_url=os.environ.get("DOCKER_HOST"), version="auto")
     read = (engine.stats(name, stream=False, one_shot=True)["cpu_stats"]["cpu_usage"]["total_usage"] for name in names)
     return sum(read) / 1e9
 
@@ -132,6 +131,7 @@ def play(playbook, hosts, forks):
 
 def measure(addresses, options):
     """All rows: play, hosts, forks and the medians of what was measured."""
+    engine = docker.APIClient(base_url=os.environ.get("DOCKER_HOST"), version="auto")
     for name, playbook in PLAYS.items():
         for forks in options.forks:
             for count in options.hosts:
@@ -139,9 +139,9 @@ def measure(addresses, options):
                 names = list(addresses)[:count]
                 seen = []
                 for _run in range(options.runs):
-                    before = hosts_cpu(names)
+                    before = hosts_cpu(engine, names)
                     seen.append(play(playbook, hosts, forks))
-                    seen[-1]["hosts_cpu_s"] = hosts_cpu(names) - before
+                    seen[-1]["hosts_cpu_s"] = hosts_cpu(engine, names) - before
                 row = {key: round(statistics.median(each[key] for each in seen), 2) for key in seen[0]}
                 yield {"play": name, "hosts": count, "forks": forks, **row}
                 print(f"bench-fleet: {name}, {count} hosts, {forks} forks: {row['wall_s']:.1f} s", file=sys.stderr)
