@@ -15,10 +15,10 @@ export PYTHONDONTWRITEBYTECODE := 1
 # Removing a host with an engine inside takes longer than the minute that the modules wait.
 export DOCKER_TIMEOUT := 300
 
-# By their names: image-gpu takes gigabytes, bundle and registry-build ten minutes each.
-SCENARIO ?= default data fleet gpu image operations provision provision-ubuntu registry
+# The longest first, as two run at once. By their names: image-gpu takes gigabytes, bundle and registry-build ten minutes each.
+SCENARIO ?= registry default fleet provision provision-ubuntu gpu data image operations
 
-.PHONY: help env demo demo-down lint unit scenarios test bench bench-fleet constraints
+.PHONY: help env demo demo-down lint unit scenarios test bench bench-fleet constraints modules
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
 
@@ -66,3 +66,6 @@ constraints: env ## pin requirements/dev.txt and docker/constraints anew
 	$(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --no-emit-index-url --custom-compile-command "make constraints" \
 	  requirements/dev.in -o requirements/dev.txt
 	scripts/constraints
+
+modules: ## docker/modules.txt anew, from one image of each variant after `make constraints`; IMAGES="iopaint:cpu-latest …"
+	scripts/modules $(IMAGES)
