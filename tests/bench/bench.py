@@ -5,8 +5,9 @@
     bench.py --source TREE [--wheelhouse FOLDER] [--base IMAGE] [--ca FILE] [--runs 3] [--cold-runs 1] [--out FILE]
 
 Each figure is the median of the runs, both designs in turn. Cold means: without any build cache, which is why the
-engine's whole build cache is removed before the cold builds, and five minutes are waited: ext4 gives out no inode that
-was freed within that time, and to look for others took a fifth of the processor time of what was built first. The result is a table and one JSON object a line.
+engine's whole build cache is removed before the cold builds. Then five minutes are waited: an ext4 without a journal gives
+out no inode that was freed within that time, and the search for others took a fifth of the processor time of the build
+that came next. The result is a table and one JSON object a line.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE.parents[1] / "docker"
 PORT = 18080
-# Seconds in which ext4 leaves freed inodes alone (RECENCY_DIRTY in the kernel's fs/ext4/ialloc.c).
+# Seconds in which ext4 leaves freed inodes alone: RECENTCY_DIRTY in the kernel's fs/ext4/ialloc.c.
 INODES_REST = 300
 # The light dependency that is changed, and to what.
 LIGHT = ("easydict", "1.13", "6b787daf4dcaf6377b4ad9403a5cee5a86adbc0ca9a5bcf5410e9902002aeac2")

@@ -1,6 +1,7 @@
 """The finished image, the CPU one or the GPU one, whichever this host has built."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,8 +9,7 @@ FOLDER = "/opt/iopaint/image"
 # Bytes, by docker image inspect.
 MOST = {"cpu": 1.35e9, "gpu": 4.8e9}
 MOST_CUDA_126 = 5.3e9  # measured 5.16
-# An image's Python, as IOPaint has it, for a program on standard input.
-PYTHON = "docker run --rm -i --network none --read-only --tmpfs /tmp --entrypoint python"
+PROGRAMS = Path(__file__).parents[3] / "tests/image"
 
 
 @pytest.fixture(scope="module")
@@ -53,22 +53,27 @@ def layers(host, image):
     return json.loads(host.check_output(f"docker image inspect --format '{{{{json .RootFS.Layers}}}}' {image}"))
 
 
+def python_in(host, image, program, *arguments):
+    """Runs a program in an image's Python, with what an instance has (files to read, /tmp to write), and gives its output."""
+    container = f"docker run --rm -i --network none --read-only --tmpfs /tmp --entrypoint python {image}"
+    done = host.run(f"printf %s %s | {container} - {' '.join(arguments)}", "%s", program)
+    assert done.rc == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_size(host, variant):
     size = int(host.check_output(f"docker image inspect --format '{{{{.Size}}}}' iopaint:{variant}-latest"))
     assert size <= MOST[variant]
 
 
 def test_nothing_that_is_called_was_stripped(host, variant):
-    done = host.run(f"{PYTHON} iopaint:{variant}-latest - < /root/proof.py")
-    assert done.rc == 0, done.stdout
-    assert "7 passed, 0 failed" in done.stdout
+    assert "7 passed, 0 failed" in python_in(host, f"iopaint:{variant}-latest", (PROGRAMS / "proof.py").read_text())
 
 
 def has_byte_code(host, image):
     """What is loaded at a start has byte code; where not, docker/modules.txt is older than the pins."""
-    done = host.run(f"{PYTHON} {image} - source < /root/loaded.py")
-    assert done.rc == 0, done.stderr
-    assert done.stdout.split() == [], "make modules makes docker/modules.txt anew"
+    uncompiled = python_in(host, image, (PROGRAMS / "loaded.py").read_text(), "source")
+    assert uncompiled.split() == [], "make modules makes docker/modules.txt anew"
 
 
 def test_what_is_loaded_at_a_start_is_compiled(host, variant):
@@ -76,9 +81,8 @@ def test_what_is_loaded_at_a_start_is_compiled(host, variant):
 
 
 def test_torch_is_the_one_meant(host, variant):
-    version = "import torch; print(torch.version.cuda)"
-    cuda = host.check_output(f"docker run --rm --entrypoint python iopaint:{variant}-latest -c '{version}'")
-    assert cuda == {"cpu": "None", "gpu": "13.0"}[variant]
+    cuda = python_in(host, f"iopaint:{variant}-latest", "import torch; print(torch.version.cuda)")
+    assert cuda.strip() == {"cpu": "None", "gpu": "13.0"}[variant]
 
 
 def test_older_drivers_have_an_image_too(host, bake, variant):
@@ -90,9 +94,8 @@ def test_older_drivers_have_an_image_too(host, bake, variant):
     size = int(host.check_output("docker image inspect --format '{{.Size}}' iopaint:gpu-cu126"))
     print(f"the image for CUDA 12.6 has {size / 1e9:.2f} GB")
     assert size <= MOST_CUDA_126
-    assert host.check_output(f"{PYTHON} iopaint:gpu-cu126 -c 'import torch; print(torch.version.cuda)'") == "12.6"
-    done = host.run(f"{PYTHON} iopaint:gpu-cu126 - < /root/proof.py")
-    assert done.rc == 0, done.stdout
+    assert python_in(host, "iopaint:gpu-cu126", "import torch; print(torch.version.cuda)").strip() == "12.6"
+    python_in(host, "iopaint:gpu-cu126", (PROGRAMS / "proof.py").read_text())
     has_byte_code(host, "iopaint:gpu-cu126")
     host.check_output("docker rmi iopaint:gpu-cu126")
 
@@ -167,8 +170,7 @@ def test_xformers_loads_beside_its_torch(host, bake, variant):
     assert "There is no extra xformers for torch-cu130" in done.stdout
     done = bake("iopaint:xformers", EXTRAS="xformers", CUDA="12.6")
     assert done.rc == 0, done.stdout[-3000:]
-    host.run_expect([0], "printf %s %s > /root/xformers.py", "%s", XFORMERS)
-    host.check_output(f"{PYTHON} iopaint:xformers - < /root/xformers.py")
+    python_in(host, "iopaint:xformers", XFORMERS)
     host.check_output("docker rmi iopaint:xformers")
 
 
@@ -179,9 +181,7 @@ def test_extras_are_a_layer_of_their_own_and_work(host, bake, variant):
     assert done.rc == 0, done.stdout[-3000:]
     before, after = layers(host, "iopaint:cpu-latest"), layers(host, "iopaint:plugins")
     assert len(set(after) - set(before)) == 2  # the packages, and the list of all
-    host.run_expect([0], "printf %s %s > /root/remove.py", "%s", REMOVE_BACKGROUND)
-    done = host.run(f"{PYTHON} iopaint:plugins - < /root/remove.py")
-    assert done.rc == 0, done.stderr
+    python_in(host, "iopaint:plugins", REMOVE_BACKGROUND)
 
 
 def test_same_inputs_same_layers(host, tree, bake, variant):
