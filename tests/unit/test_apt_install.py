@@ -1,0 +1,79 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""docker/apt-install: which calls of apt-get it makes, and that a failing one ends the step."""
+
+import os
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+# Writes down what it is asked for, and fails as often as the test wants.
+APT_GET = """#!/bin/sh
+for word in "$@"; do case "$word" in update|install) verb=$word ;; esac; done
+echo "$@" >> "$STATE/calls"
+echo x >> "$STATE/$verb"
+[ "$(wc -l < "$STATE/$verb")" -gt "$(cat "$STATE/$verb-fails" 2>/dev/null || echo 0)" ] || exit 100
+"""
+
+
+@pytest.fixture
+def apt_install(tmp_path):
+    """Runs the script with apt-get as a stand-in; gives the exit status and the calls."""
+
+    def run(fetched=None, mirror="", **fails):
+        settings, state, secrets = tmp_path / "settings", tmp_path / "state", tmp_path / "secrets"
+        for folder in (settings, state, secrets, tmp_path / "bin"):
+            folder.mkdir()
+        (settings / "docker-clean").touch()
+        program = tmp_path / "bin" / "apt-get"
+        program.write_text(APT_GET)
+        program.chmod(0o755)
+        for verb, times in fails.items():
+            (state / f"{verb}-fails").write_text(str(times))
+        if mirror:
+            (secrets / "debian-mirror").write_text(mirror)
+        if fetched is not None:
+            (state / "fetched").touch()
+            moment = (state / "fetched").stat().st_mtime - fetched
+            os.utime(state / "fetched", (moment, moment))
+        env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "STATE": str(state)}
+        env.update(APT_SETTINGS=str(settings), APT_STATE=str(state), SECRETS=str(secrets))
+        done = subprocess.run(["/bin/sh", str(ROOT / "docker/apt-install"), "python3"], env=env, check=False, capture_output=True)
+        assert not (settings / "docker-clean").exists()
+        calls = (state / "calls").read_text().splitlines()
+        return done.returncode, [next(word for word in call.split() if word in ("update", "install")) for call in calls], calls
+
+    return run
+
+
+def test_lists_are_fetched_first(apt_install):
+    status, verbs, calls = apt_install()
+    assert (status, verbs) == (0, ["update", "install"])
+    assert calls[1].endswith("--no-install-recommends python3")
+
+
+def test_lists_that_were_just_fetched_are_taken(apt_install):
+    assert apt_install(fetched=60)[:2] == (0, ["install"])
+
+
+def test_old_lists_are_fetched_anew(apt_install):
+    assert apt_install(fetched=3600)[:2] == (0, ["update", "install"])
+
+
+def test_fresh_lists_of_another_mirror_are_fetched_anew(apt_install):
+    assert apt_install(fetched=60, install=1)[:2] == (0, ["install", "update", "install"])
+
+
+def test_lists_that_cannot_be_fetched_end_the_step(apt_install):
+    """Else a base without Python would be kept in the build cache."""
+    status, verbs, _calls = apt_install(update=1)
+    assert (status, verbs) == (100, ["update"])
+
+
+def test_a_package_that_cannot_be_had_ends_the_step(apt_install):
+    assert apt_install(install=2, fetched=60)[:2] == (100, ["install", "update", "install"])
+
+
+def test_a_mirror_takes_the_place_of_the_sources(apt_install):
+    _status, _verbs, calls = apt_install(mirror="https://mirror.example.com/debian")
+    assert all("Dir::Etc::sourcelist=/tmp/mirror.list" in call for call in calls)
