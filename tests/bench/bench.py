@@ -27,8 +27,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE.parents[1] / "docker"
 PORT = 18080
-# Seconds in which ext4 leaves freed inodes alone: RECENTCY_MIN (60), and RECENTCY_DIRTY (300) for what is not yet on the disk, in the
-# kernel's fs/ext4/ialloc.c.
+# Seconds in which ext4 leaves freed inodes alone: RECENTCY_MIN (60), and RECENTCY_DIRTY (300) for what is not yet on the
+# disk, in the kernel's fs/ext4/ialloc.c.
 INODES_REST = 300
 # The light dependency that is changed, and to what.
 LIGHT = ("easydict", "1.13", "6b787daf4dcaf6377b4ad9403a5cee5a86adbc0ca9a5bcf5410e9902002aeac2")
