@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import difflib
+from functools import cache
 from pathlib import Path
 
-import yaml
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.parameters import DEFAULT_TYPE_VALIDATORS
+from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
@@ -25,10 +26,11 @@ KINDS = {
 SCALARS = (str, int, float, bool)
 
 
+@cache
 def specification(role: str) -> dict:
     """The options of a role's entry point main, by name."""
     path = ROLES / role / "meta" / "argument_specs.yml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+    return yaml_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
 
 
 def problems(name: str, value: object, option: dict) -> list[str]:

@@ -54,14 +54,16 @@ def upgrade_table(hosts):
 
 def untouched(host):
     """Give the result of a host that the roll did not reach."""
-    return {"outcome": "not reached", "instances": upgraded_instances([], host.get("iopaint_before") or {})}
+    return {"outcome": "not reached", "instances": upgraded_instances([], host.get("iopaint_listed", {}).get("instances", []))}
 
 
-def upgraded_instances(released, before):
+def upgraded_instances(released, listed):
     """Give release before and after of each instance; one that is not in released stays at its former one.
 
-    released: what the role made current. before: the release that served before, by instance.
+    released: what the role made current. listed: what the module release found before (state listed), of which name and proven
+    (the release that served, or None) are read.
     """
+    before = {item["name"]: item["proven"] for item in listed}
     done = {item["name"]: item for item in released}
     return [
         {

@@ -7,7 +7,7 @@ FILTERS = FilterModule().filters()
 
 
 def host(name, outcome=None, before="0001-a", after="0002-b", reason="", gap=None, seconds=12.34):
-    variables = {"inventory_hostname": name, "iopaint_before": {"cpu": before}}
+    variables = {"inventory_hostname": name, "iopaint_listed": {"instances": [{"name": "cpu", "proven": before}]}}
     if outcome:
         instances = [{"name": "cpu", "before": before, "after": after, "without_service_s": gap}]
         result = {"outcome": outcome, "seconds": seconds, "reason": reason, "instances": instances}
@@ -48,7 +48,8 @@ def test_hosts_that_failed_or_were_put_back_count():
 
 def test_an_instance_that_was_not_released_stays_at_its_former_one():
     released = [{"name": "b", "id": "0003-b", "without_service_s": 2.0}, {"name": "c", "id": "0001-c"}]
-    assert FILTERS["upgraded_instances"](released, {"a": "0001-a", "b": "0002-b"}) == [
+    listed = [{"name": "a", "proven": "0001-a"}, {"name": "b", "proven": "0002-b"}]
+    assert FILTERS["upgraded_instances"](released, listed) == [
         {"name": "a", "before": "0001-a", "after": "0001-a", "without_service_s": None},
         {"name": "b", "before": "0002-b", "after": "0003-b", "without_service_s": 2.0},
         {"name": "c", "before": None, "after": "0001-c", "without_service_s": None},
