@@ -18,7 +18,6 @@ TASKS = [
     "Each instance runs and is healthy",
     "Each instance inpaints a real photograph",
     "What was proven is kept, and what no release needs is gone",
-    "What is current now is known to the plays that follow",
     "Other plays may change the host",
 ]
 
