@@ -36,7 +36,6 @@ BENCH = ROOT / "tests" / "bench"
 WORK = ROOT / "build" / "bench-fleet"
 PREFIX = "iopaint-bench-fleet"
 IMAGE = "iopaint-bench-fleet-host"
-ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
 PLAYS = {"status": "playbooks/status.yml", "idle deploy": "deploy.yml", "idle upgrade": "playbooks/upgrade.yml"}
 VARIABLES = {
     "ansible_user": "root",
@@ -92,7 +91,13 @@ def start(count):
         run("docker", "run", "--detach", "--name", name, "--hostname", name, *platform(), IMAGE)
     for name in names:
         wait(name)
-    return {name: run("docker", "inspect", "--format", ADDRESS, name).strip() for name in names}
+    return by_name(names)
+
+
+def by_name(names):
+    """The addresses of these containers."""
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    return {name: run("docker", "inspect", "--format", form, name).strip() for name in names}
 
 
 def wait(name, seconds=120):
@@ -127,7 +132,6 @@ def record(addresses, playbook):
     folder = empty("recording")
     hosts = inventory(addresses, 1, ansible_ssh_executable=str(BENCH / "record_ssh.py"))
     play(playbook, hosts, 1, BENCH_RECORDING=str(folder))
-    return len(list(folder.glob("*.sh")))
 
 
 def serve(count):
@@ -140,7 +144,7 @@ def serve(count):
     names = [f"{PREFIX}-paced-{number:02d}" for number in range(1, count + 1)]
     for name in names:
         run("docker", "run", "--detach", "--init", "--name", name, "--hostname", name, *volumes, IMAGE, "sh", "-c", begin)
-    return {name: run("docker", "inspect", "--format", ADDRESS, name).strip() for name in names}
+    return by_name(names)
 
 
 def hosts_cpu(engine, names):
