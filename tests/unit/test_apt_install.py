@@ -7,12 +7,15 @@ import subprocess
 import pytest
 from conftest import ROOT
 
-# Writes down what it is asked for, and fails as often as the test wants.
+# Writes down what it is asked for, and fails as often as the test wants. A download gives the packages that the test has made.
 APT_GET = """#!/bin/sh
-for word in "$@"; do case "$word" in update|install) verb=$word ;; esac; done
+for word in "$@"; do
+  case "$word" in update|install) verb=$word ;; Dir::Cache::archives=*) archives=${word#*=} ;; esac
+done
 echo "$@" >> "$STATE/calls"
 echo x >> "$STATE/$verb"
 [ "$(wc -l < "$STATE/$verb")" -gt "$(cat "$STATE/$verb-fails" 2>/dev/null || echo 0)" ] || exit 100
+[ -z "${archives:-}" ] || find "$STATE" -name '*.deb' -exec cp -t "$archives" {} +
 """
 
 
@@ -20,10 +23,10 @@ echo x >> "$STATE/$verb"
 def apt_install(tmp_path):
     """Runs the script with apt-get as a stand-in; gives the exit status and the calls."""
 
-    def run(fetched=None, mirror="", **fails):
+    def run(*words, mirror="", **fails):
         settings, state, secrets = tmp_path / "settings", tmp_path / "state", tmp_path / "secrets"
         for folder in (settings, state, secrets, tmp_path / "bin"):
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
         (settings / "docker-clean").touch()
         program = tmp_path / "bin" / "apt-get"
         program.write_text(APT_GET)
@@ -32,13 +35,10 @@ def apt_install(tmp_path):
             (state / f"{verb}-fails").write_text(str(times))
         if mirror:
             (secrets / "debian-mirror").write_text(mirror)
-        if fetched is not None:
-            (state / "fetched").touch()
-            moment = (state / "fetched").stat().st_mtime - fetched
-            os.utime(state / "fetched", (moment, moment))
         env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "STATE": str(state)}
-        env.update(APT_SETTINGS=str(settings), APT_STATE=str(state), SECRETS=str(secrets))
-        done = subprocess.run(["/bin/sh", str(ROOT / "docker/apt-install"), "python3"], env=env, check=False, capture_output=True)
+        env.update(APT_SETTINGS=str(settings), SECRETS=str(secrets), DEBS=str(tmp_path / "debs"), ROOT=str(tmp_path / "root"))
+        command = ["/bin/sh", str(ROOT / "docker/apt-install"), *(words or ["python3"])]
+        done = subprocess.run(command, env=env, check=False, capture_output=True)
         assert not (settings / "docker-clean").exists()
         calls = (state / "calls").read_text().splitlines()
         return done.returncode, [next(word for word in call.split() if word in ("update", "install")) for call in calls], calls
@@ -46,22 +46,33 @@ def apt_install(tmp_path):
     return run
 
 
+@pytest.fixture
+def package(tmp_path):
+    """Makes a package with these files, for the stand-in to download."""
+
+    def make(name, files):
+        tree = tmp_path / f"{name}-tree"
+        for path, text in {**files, "DEBIAN/control": CONTROL % name}.items():
+            (tree / path).parent.mkdir(parents=True, exist_ok=True)
+            (tree / path).write_text(text)
+        (tmp_path / "state").mkdir(exist_ok=True)
+        subprocess.run(["dpkg-deb", "--build", tree, tmp_path / "state" / f"{name}.deb"], check=True, capture_output=True)
+
+    return make
+
+
+CONTROL = """Package: %s
+Version: 1
+Architecture: all
+Maintainer: nobody <nobody@example.com>
+Description: made for a test
+"""
+
+
 def test_lists_are_fetched_first(apt_install):
     status, verbs, calls = apt_install()
     assert (status, verbs) == (0, ["update", "install"])
     assert calls[1].endswith("--no-install-recommends python3")
-
-
-def test_lists_that_were_just_fetched_are_taken(apt_install):
-    assert apt_install(fetched=60)[:2] == (0, ["install"])
-
-
-def test_old_lists_are_fetched_anew(apt_install):
-    assert apt_install(fetched=3600)[:2] == (0, ["update", "install"])
-
-
-def test_fresh_lists_of_another_mirror_are_fetched_anew(apt_install):
-    assert apt_install(fetched=60, install=1)[:2] == (0, ["install", "update", "install"])
 
 
 def test_lists_that_cannot_be_fetched_end_the_step(apt_install):
@@ -71,9 +82,40 @@ def test_lists_that_cannot_be_fetched_end_the_step(apt_install):
 
 
 def test_a_package_that_cannot_be_had_ends_the_step(apt_install):
-    assert apt_install(install=2, fetched=60)[:2] == (100, ["install", "update", "install"])
+    assert apt_install(install=1)[:2] == (100, ["update", "install"])
 
 
 def test_a_mirror_takes_the_place_of_the_sources(apt_install):
     _status, _verbs, calls = apt_install(mirror="https://mirror.example.com/debian")
     assert all("Dir::Etc::sourcelist=/tmp/mirror.list" in call for call in calls)
+
+
+def test_unpacked_packages_lie_in_a_root_whose_folders_are_links(apt_install, package, tmp_path):
+    """A package's /lib would otherwise take the place of the link to /usr/lib, and with it of the C library."""
+    root = tmp_path / "root"
+    (root / "usr/lib").mkdir(parents=True)
+    (root / "lib").symlink_to("usr/lib")
+    package("libthing", {"lib/libthing.so": "a library"})
+    package("ca-certificates", {"usr/share/ca-certificates/mozilla/A.crt": "A\n", "usr/share/ca-certificates/mozilla/B.crt": "B\n"})
+    (root / "etc/ssl/certs").mkdir(parents=True)
+    status, verbs, calls = apt_install("--unpack", "libthing", "ca-certificates")
+    assert (status, verbs) == (0, ["update", "install"])
+    assert calls[1].endswith("--download-only libthing ca-certificates")
+    assert (root / "lib").is_symlink()
+    assert (root / "usr/lib/libthing.so").read_text() == "a library"
+    assert (root / "etc/ssl/certs/ca-certificates.crt").read_text() == "A\nB\n"
+
+
+def test_what_the_base_has_is_left_alone(apt_install, tmp_path):
+    bundle = tmp_path / "root/etc/ssl/certs/ca-certificates.crt"
+    bundle.parent.mkdir(parents=True)
+    bundle.write_text("the base's own")
+    assert apt_install("--unpack", "python3")[0] == 0
+    assert bundle.read_text() == "the base's own"
+
+
+def test_a_broken_package_ends_the_step(apt_install, tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/broken.deb").write_text("not a package")
+    (tmp_path / "root").mkdir()
+    assert apt_install("--unpack", "broken")[0] != 0
