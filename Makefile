@@ -67,5 +67,5 @@ constraints: env ## pin requirements/dev.txt and docker/constraints anew
 	  requirements/dev.in -o requirements/dev.txt
 	scripts/constraints
 
-modules: ## docker/modules.txt anew, from one image of each variant after `make constraints`; IMAGES="iopaint:cpu-latest …"
+modules: ## docker/packages/modules.txt anew, from one image of each variant after `make constraints`; IMAGES="iopaint:cpu-latest …"
 	scripts/modules $(IMAGES)

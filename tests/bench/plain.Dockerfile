@@ -20,7 +20,7 @@ RUN --mount=type=secret,id=ca export PIP_CERT=/run/secrets/ca \
 
 FROM ${BASE}
 RUN apt-get update && apt-get install -y --no-install-recommends \
-    python3 python3-distutils ca-certificates curl ffmpeg libgl1 libglib2.0-0 libsm6 libxext6 libxrender1 libgomp1 \
+    python3 ca-certificates curl ffmpeg libgl1 libglib2.0-0 libsm6 libxext6 libxrender1 libgomp1 \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 COPY --from=python /root/.local /root/.local

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Prove that a finished image still has all that IOPaint calls, after docker/slim.
+"""Prove that a finished image still has all that IOPaint calls, after docker/packages/slim.
 
     docker run --rm -i --network none --read-only --tmpfs /tmp --entrypoint python IMAGE - [cpu|cuda] < tests/image/proof.py
 

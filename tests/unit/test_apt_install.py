@@ -96,7 +96,8 @@ def test_unpacked_packages_lie_in_a_root_whose_folders_are_links(apt_install, pa
     (root / "usr/lib").mkdir(parents=True)
     (root / "lib").symlink_to("usr/lib")
     package("libthing", {"lib/libthing.so": "a library"})
-    package("ca-certificates", {"usr/share/ca-certificates/mozilla/A.crt": "A\n", "usr/share/ca-certificates/mozilla/B.crt": "B\n"})
+    authorities = "usr/share/ca-certificates/mozilla"
+    package("ca-certificates", {f"{authorities}/A.crt": "A\n", f"{authorities}/B.crt": "B\n"})
     (root / "etc/ssl/certs").mkdir(parents=True)
     status, verbs, calls = apt_install("--unpack", "libthing", "ca-certificates")
     assert (status, verbs) == (0, ["update", "install"])

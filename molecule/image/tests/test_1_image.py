@@ -71,9 +71,9 @@ def test_nothing_that_is_called_was_stripped(host, variant):
 
 
 def has_byte_code(host, image):
-    """What is loaded at a start has byte code; where not, docker/modules.txt is older than the pins."""
+    """What is loaded at a start has byte code; where not, docker/packages/modules.txt is older than the pins."""
     uncompiled = python_in(host, image, (PROGRAMS / "loaded.py").read_text(), "source")
-    assert uncompiled.split() == [], "make modules makes docker/modules.txt anew"
+    assert uncompiled.split() == [], "make modules makes docker/packages/modules.txt anew"
 
 
 def test_what_is_loaded_at_a_start_is_compiled(host, variant):
