@@ -36,7 +36,8 @@ def apt_install(tmp_path):
         if mirror:
             (secrets / "debian-mirror").write_text(mirror)
         env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "STATE": str(state)}
-        env.update(APT_SETTINGS=str(settings), SECRETS=str(secrets), DEBS=str(tmp_path / "debs"), ROOT=str(tmp_path / "root"))
+        env.update(APT_SETTINGS=str(settings), SECRETS=str(secrets), APT_INSTALL_DEBS=str(tmp_path / "debs"))
+        env.update(APT_INSTALL_ROOT=str(tmp_path / "root"))
         command = ["/bin/sh", str(ROOT / "docker/apt-install"), *(words or ["python3"])]
         done = subprocess.run(command, env=env, check=False, capture_output=True)
         assert not (settings / "docker-clean").exists()
@@ -107,16 +108,22 @@ def test_unpacked_packages_lie_in_a_root_whose_folders_are_links(apt_install, pa
     assert (root / "etc/ssl/certs/ca-certificates.crt").read_text() == "A\nB\n"
 
 
-def test_what_the_base_has_is_left_alone(apt_install, tmp_path):
-    bundle = tmp_path / "root/etc/ssl/certs/ca-certificates.crt"
-    bundle.parent.mkdir(parents=True)
-    bundle.write_text("the base's own")
+@pytest.fixture
+def bundle(tmp_path):
+    """The CA bundle of a base that has one."""
+    path = tmp_path / "root/etc/ssl/certs/ca-certificates.crt"
+    path.parent.mkdir(parents=True)
+    path.write_text("the base's own")
+    return path
+
+
+def test_a_base_keeps_its_ca_bundle(apt_install, bundle):
     assert apt_install("--unpack", "python3")[0] == 0
     assert bundle.read_text() == "the base's own"
 
 
+@pytest.mark.usefixtures("bundle")
 def test_a_broken_package_ends_the_step(apt_install, tmp_path):
     (tmp_path / "state").mkdir()
     (tmp_path / "state/broken.deb").write_text("not a package")
-    (tmp_path / "root").mkdir()
     assert apt_install("--unpack", "broken")[0] != 0
