@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Measure docker/ against the plain design beside this file, on the Docker engine of this host.
 
-    bench.py --source TREE [--wheelhouse FOLDER] [--base IMAGE] [--ca FILE] [--runs 3] [--cold-runs 1] [--out FILE]
+    bench.py --source TREE [--wheelhouse FOLDER] [--base IMAGE] [--ca FILE] [--runs 3] [--cold-runs 3] [--out FILE]
 
 Each figure is the median of the runs, both designs in turn. Cold means: without any build cache, which is why the
-engine's whole build cache is removed before the cold builds, and all of it but the downloads before those that keep these.
-Then five minutes are waited: an ext4 without a journal gives
+engine's whole build cache is removed before the cold builds, and all of it but the downloads before those that keep these,
+which run once. The design that begins changes from round to round, as what it has read and touched is at hand for the other.
+After each removal five minutes are waited: an ext4 without a journal gives
 out no inode that was freed within that time, and the search for others took a fifth of the processor time of the build
 that came next. The result is a table and one JSON object a line.
 """
@@ -87,6 +88,7 @@ class Design:
             command += ["--secret", f"id=ca,src={self.options.ca}"] if self.options.ca else []
             command += ["--build-context", f"wheelhouse={self.options.wheelhouse}"] if self.options.wheelhouse else []
             env = {}
+        os.sync()  # what the other has left to write is not this one's to wait for
         start = time.monotonic()
         run(*command, env={**os.environ, **env})
         return time.monotonic() - start
@@ -142,17 +144,17 @@ def measure(designs, options):
     def note(figure, unit, design, value):
         figures.setdefault((figure, unit), {}).setdefault(design.name, []).append(value)
 
-    for _round in range(options.cold_runs):
+    def cold(figure, kept, turn):
+        run("docker", "buildx", "prune", "--all", "--force", *kept)
+        time.sleep(INODES_REST)
+        for design in turn:
+            note(figure, "s", design, design.build())
+
+    for turn in range(options.cold_runs):
         # Once a round: the two have no step in common but the base, and the other figures need both caches.
-        run("docker", "buildx", "prune", "--all", "--force")
-        time.sleep(INODES_REST)
-        for design in designs:
-            note("cold build", "s", design, design.build())
-        # As after a change of the base; the plain design has no caches of downloads. Not by --no-cache, which empties them too.
-        run("docker", "buildx", "prune", "--all", "--force", "--filter", "type=regular")
-        time.sleep(INODES_REST)
-        for design in designs:
-            note("cold build, downloads kept", "s", design, design.build())
+        cold("cold build", [], designs[:: -1 if turn % 2 else 1])
+    # As after a change of the base; the plain design has no caches of downloads. Not by --no-cache, which empties them too.
+    cold("cold build, downloads kept", ["--filter", "type=regular"], designs)
     for design in designs:
         note("image size", "MB", design, int(run("docker", "image", "inspect", "--format", "{{.Size}}", design.image)) / 1e6)
     changes = {
@@ -203,7 +205,7 @@ def main():
     parser.add_argument("--ca", default="")
     parser.add_argument("--frontend-file", default="web_app/src/main.tsx")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--cold-runs", type=int, default=1)
+    parser.add_argument("--cold-runs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("bench.jsonl"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
