@@ -144,17 +144,17 @@ def measure(designs, options):
     def note(figure, unit, design, value):
         figures.setdefault((figure, unit), {}).setdefault(design.name, []).append(value)
 
-    def cold(figure, kept, turn):
+    def cold(figure, in_turn, *kept):
+        # Once for both: they have no step in common but the base, and the other figures need both caches.
         run("docker", "buildx", "prune", "--all", "--force", *kept)
         time.sleep(INODES_REST)
-        for design in turn:
+        for design in in_turn:
             note(figure, "s", design, design.build())
 
-    for turn in range(options.cold_runs):
-        # Once a round: the two have no step in common but the base, and the other figures need both caches.
-        cold("cold build", [], designs[:: -1 if turn % 2 else 1])
+    for number in range(options.cold_runs):
+        cold("cold build", designs[::-1] if number % 2 else designs)
     # As after a change of the base; the plain design has no caches of downloads. Not by --no-cache, which empties them too.
-    cold("cold build, downloads kept", ["--filter", "type=regular"], designs)
+    cold("cold build, downloads kept", designs, "--filter", "type=regular")
     for design in designs:
         note("image size", "MB", design, int(run("docker", "image", "inspect", "--format", "{{.Size}}", design.image)) / 1e6)
     changes = {
