@@ -9,7 +9,7 @@ engine's whole build cache is removed before the cold builds, and all of it but 
 which run once. The design that begins changes from round to round, as what it has read and touched is at hand for the other.
 After each removal five minutes are waited: an ext4 without a journal gives
 out no inode that was freed within that time, and the search for others took a fifth of the processor time of the build
-that came next. The result is a table and one JSON object a line.
+that came next. The result is a table and one JSON object a line, which has the single runs as well, in their order.
 """
 
 import argparse
@@ -186,7 +186,8 @@ def table(figures, options):
         ours, plain = (round(statistics.median(values[name]), 2) for name in ("ours", "plain"))
         ratio = round(ours / plain, 3) if plain else None
         rows.append(f"| {figure} | {unit} | {ours:.2f} | {plain:.2f} | {'' if ratio is None else ratio} |")
-        lines.append(json.dumps({"figure": figure, "unit": unit, "ours": ours, "plain": plain, "ratio": ratio}))
+        runs = {name: [round(value, 2) for value in each] for name, each in values.items()}
+        lines.append(json.dumps({"figure": figure, "unit": unit, "ours": ours, "plain": plain, "ratio": ratio, "runs": runs}))
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     machine = f"{os.cpu_count()} cores ({cpu[1] if cpu else platform.machine()}), {memory:.0f} GB of memory"
