@@ -34,7 +34,9 @@ def test_python_packages_came_by_the_index_and_the_proxy_s_tunnel(builder):
 
 
 def test_the_front_end_s_packages_came_by_the_npm_registry(builder):
-    assert 'GET /npm/vite HTTP/1.1" 302' in journal(builder, "private-site")
+    site = journal(builder, "private-npm")
+    assert 'GET /vite HTTP/1.1" 302' in site
+    assert "GET /vite/-/vite-" in site
 
 
 def test_the_source_came_with_the_token(builder):
