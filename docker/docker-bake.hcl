@@ -18,17 +18,17 @@ variable "SOURCE_DATE_EPOCH" { default = "" }          # seconds; the image's ow
 variable "RELEASE" { default = "1.6.0" }               # version for the target "release"
 variable "CA_BUNDLE" { default = "" }                  # PEM file with extra CAs, handed over as a build secret
 variable "WHEELHOUSE" { default = "" }                 # folder with wheels, in place of the indexes where it has all that is asked for
+variable "CACHE_FROM" { default = "" }                 # build cache of another machine, as type=registry,ref=REPOSITORY:TAG
+variable "CACHE_TO" { default = "" }                   # type=inline, or with the containerd image store type=registry,ref=…,mode=max
 # These are build secrets and may hold user:password@. Another one makes no other image.
 variable "TORCH_INDEX" { default = "" }                # of the CPU image, in place of PyTorch's; CUDA builds are in the Python index
 variable "PYTHON_INDEX" { default = "" }               # in place of the tools' own default
 variable "PYTHON_EXTRA_INDEX" { default = "" }         # searched besides
 variable "NPM_REGISTRY" { default = "" }
 variable "DEBIAN_MIRROR" { default = "" }              # in place of the base's own sources
-variable "CACHE_FROM" { default = "" }                 # build cache of another machine, as type=registry,ref=REPOSITORY:TAG
-variable "CACHE_TO" { default = "" }                   # type=inline, or with the containerd image store type=registry,ref=…,mode=max
-# Docker's predefined arguments, in neither image nor history. With user:password@, ask for no provenance of mode=max.
 variable "HTTP_PROXY" { default = "" }
 variable "HTTPS_PROXY" { default = "" }
+# No secret, but one of Docker's predefined arguments, which is in neither image nor history.
 variable "NO_PROXY" { default = "" }
 
 # xformers has no build for the CPU.
@@ -44,6 +44,8 @@ target "_network" {
   context = "docker"
   secret = compact([
     notequal("", CA_BUNDLE) ? "id=ca,src=${CA_BUNDLE}" : "",
+    notequal("", HTTP_PROXY) ? "id=http-proxy,env=HTTP_PROXY" : "",
+    notequal("", HTTPS_PROXY) ? "id=https-proxy,env=HTTPS_PROXY" : "",
     notequal("", DEBIAN_MIRROR) ? "id=debian-mirror,env=DEBIAN_MIRROR" : "",
     notequal("", PYTHON_INDEX) ? "id=python-index,env=PYTHON_INDEX" : "",
     notequal("", TORCH_INDEX) ? "id=torch-index,env=TORCH_INDEX" : "",
@@ -51,10 +53,8 @@ target "_network" {
     notequal("", PYTHON_EXTRA_INDEX) ? "id=python-extra-index,env=PYTHON_EXTRA_INDEX" : "",
   ])
   args = {
-    BASE        = BASE
-    HTTP_PROXY  = notequal("", HTTP_PROXY) ? HTTP_PROXY : null
-    HTTPS_PROXY = notequal("", HTTPS_PROXY) ? HTTPS_PROXY : null
-    NO_PROXY    = notequal("", NO_PROXY) ? NO_PROXY : null
+    BASE     = BASE
+    NO_PROXY = notequal("", NO_PROXY) ? NO_PROXY : null
   }
 }
 

@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What is secret in an address, and docker/with-network, which hands addresses to the tools of a build."""
 
+import re
 import subprocess
 
 import pytest
@@ -50,6 +51,17 @@ def test_without_a_secret_nothing_is_set(with_network):
     assert set(with_network()) <= {"PATH", "SECRETS", "NPMRC", "PWD", "OLDPWD", "SHLVL", "_"}
 
 
+def test_proxies_reach_tools_of_either_habit(with_network):
+    env = with_network(http_proxy=URL, https_proxy="http://tunnel.example.com:3128")
+    assert env["HTTP_PROXY"] == env["http_proxy"] == URL
+    assert env["HTTPS_PROXY"] == env["https_proxy"] == "http://tunnel.example.com:3128"
+
+
+def test_without_a_secret_the_client_s_own_proxy_counts(with_network):
+    given = {"https_proxy": "http://tunnel.example.com:3128"}
+    assert with_network(given, http_proxy=URL)["https_proxy"] == given["https_proxy"]
+
+
 def test_index_and_extra_index_reach_uv_and_pip(with_network):
     env = with_network(python_index=URL, python_extra_index="http://extra.example.com/simple")
     assert env["UV_DEFAULT_INDEX"] == env["PIP_INDEX_URL"] == URL
@@ -90,3 +102,21 @@ def test_npm_gets_its_registry_and_password_by_a_file(with_network, tmp_path):
 def test_a_registry_without_a_password_is_all_that_npm_gets(with_network, tmp_path):
     with_network(npm_registry="https://npm.example.com")
     assert (tmp_path / "npmrc").read_text() == "registry=https://npm.example.com/\n"
+
+
+def test_each_step_that_downloads_has_proxies_and_ca():
+    recipe = (ROOT / "docker" / "Dockerfile").read_text().replace("\\\n", "")
+    steps = [line for line in recipe.splitlines() if re.search(r"^RUN .*(with-network |install-pins )", line)]
+    assert len(steps) == 9
+    for step in steps:
+        assert {"http-proxy", "https-proxy", "ca"} <= set(re.findall(r"type=secret,id=(\S+)", step)), step
+
+
+def test_no_address_is_an_argument_of_the_build():
+    """buildx keeps the arguments of each bake in the user's home, and the builder those of each build."""
+    recipe = (ROOT / "docker" / "docker-bake.hcl").read_text()
+    secrets_of_bake = set(re.findall(r'"id=[a-z-]+,env=([A-Z_]+)"', recipe))
+    assert {"HTTP_PROXY", "HTTPS_PROXY", "PYTHON_INDEX", "NPM_REGISTRY", "DEBIAN_MIRROR"} <= secrets_of_bake
+    arguments = "".join(re.findall(r"args += (?:merge\()?\{.*?^  \}", recipe, re.DOTALL | re.MULTILINE))
+    assert "NO_PROXY" in arguments
+    assert not [name for name in secrets_of_bake if re.search(rf"\b{name}\b", arguments)]
