@@ -7,9 +7,7 @@
 Each figure is the median of the runs, both designs in turn. Cold means: without any build cache, which is why the
 engine's whole build cache is removed before the cold builds, and all of it but the downloads before those that keep these,
 which run once. The design that begins changes from round to round, as what it has read and touched is at hand for the other.
-After each removal five minutes are waited: an ext4 without a journal gives
-out no inode that was freed within that time, and the search for others took a fifth of the processor time of the build
-that came next. The result is a table and one JSON object a line, which has the single runs as well, in their order.
+The result is a table and one JSON object a line, which has the single runs as well, in their order.
 """
 
 import argparse
@@ -29,9 +27,6 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE.parents[1] / "docker"
 PORT = 18080
-# Seconds in which ext4 leaves freed inodes alone: RECENTCY_MIN (60), and RECENTCY_DIRTY (300) for what is not yet on the
-# disk, in the kernel's fs/ext4/ialloc.c.
-INODES_REST = 300
 # The light dependency that is changed, and to what.
 LIGHT = ("easydict", "1.13", "6b787daf4dcaf6377b4ad9403a5cee5a86adbc0ca9a5bcf5410e9902002aeac2")
 
@@ -146,8 +141,8 @@ def measure(designs, options):
 
     def cold(figure, in_turn, *kept):
         # Once for both: they have no step in common but the base, and the other figures need both caches.
+        run("docker", "image", "prune", "--force")  # those that earlier rounds left without a name
         run("docker", "buildx", "prune", "--all", "--force", *kept)
-        time.sleep(INODES_REST)
         for design in in_turn:
             note(figure, "s", design, design.build())
 
