@@ -29,6 +29,11 @@ from pathlib import Path
 WORK = Path(tempfile.mkdtemp())
 os.environ.update(LAMA_MODEL_URL="https://localhost/lama.pt", HF_HUB_OFFLINE="1", TORCH_HOME=str(WORK), XDG_CACHE_HOME=str(WORK))
 
+# IOPaint sets variables of torch; what the container was given wins, as in docker/iopaint.
+given = dict(os.environ)
+import iopaint
+
+os.environ.update(given)
 import torch
 
 # What upstream imports and its requirements.txt does not ask for: plugins (rembg and what they need), a GPU monitor, its tests.
@@ -63,8 +68,6 @@ def missing_package(error):
 
 def imports_every_module():
     """Each module of iopaint, but its tests."""
-    import iopaint
-
     failed, count, without = [], 0, set()
     for module in pkgutil.walk_packages(iopaint.__path__, "iopaint.", onerror=lambda name: None):
         if module.name.startswith("iopaint.tests") or module.name == "iopaint.__main__":
@@ -83,8 +86,6 @@ def imports_every_module():
 
 def imports_every_name():
     """Each name that any statement of iopaint imports from another package, those inside functions included."""
-    import iopaint
-
     root, failed, names = Path(iopaint.__file__).parent, [], set()
     for path in root.rglob("*.py"):
         if "tests" in path.parts:
@@ -187,7 +188,7 @@ def diffuses(device):
 
 
 def computes_the_same(device):
-    """One step of Stable Diffusion's network at 512 x 512, on the CPU and on the device: the same result, and the time of each."""
+    """A step of Stable Diffusion's network at 512 x 512, on the CPU and on the device: the same result, and both times."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)

@@ -1,0 +1,74 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""docker/iopaint, the console script of the image, with stand-ins for the packages that it imports."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "docker/iopaint"
+PACKAGES = ["cv2", "fastapi", "scipy", "scipy/spatial", "socketio", "torch", "torchvision", "uvicorn"]
+IOPAINT = """
+import gc, json, os, sys
+os.environ["TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT"] = os.environ["LRU_CACHE_CAPACITY"] = "1"
+before = sorted(sys.modules)
+def entry_point():
+    print(json.dumps({
+        "threshold": gc.get_threshold()[0], "frozen": gc.get_freeze_count(), "arguments": sys.argv[1:],
+        "limits": [os.environ["TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT"], os.environ["LRU_CACHE_CAPACITY"]],
+        "torch": "torchvision" in sys.modules, "too_early": "torchvision" in before,
+    }))
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Run it, and give what the stand-in for iopaint saw."""
+    for name in PACKAGES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    (tmp_path / "iopaint").mkdir()
+    (tmp_path / "iopaint/__init__.py").write_text(IOPAINT)
+
+    def run(*arguments, **variables):
+        env = {**os.environ, "PYTHONPATH": str(tmp_path), **variables}
+        done = subprocess.run([sys.executable, SCRIPT, *arguments], env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+@pytest.mark.parametrize("command", ["start", "run"])
+def test_what_serves_is_loaded_and_frozen_first(script, command):
+    seen = script(command, "--model", "cv2")
+    assert seen["arguments"] == [command, "--model", "cv2"]
+    assert seen["torch"]
+    assert seen["frozen"] > 1000
+    assert seen["threshold"] == 1_000_000
+
+
+@pytest.mark.parametrize("arguments", [[], ["list"], ["start", "--help"], ["download", "--model", "start"]])
+def test_other_commands_load_nothing_more(script, arguments):
+    seen = script(*arguments)
+    assert not seen["torch"]
+    assert seen["frozen"] == 0
+    assert seen["threshold"] != 1_000_000
+
+
+def test_iopaint_comes_before_torch_as_it_sets_its_variables(script):
+    assert not script("start")["too_early"]
+
+
+def test_what_the_container_was_given_wins_over_what_iopaint_sets(script):
+    assert script("start", TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT="200")["limits"] == ["200", "1"]
+
+
+def test_torch_that_cannot_be_opened_is_left_to_its_import(script, tmp_path):
+    (tmp_path / "torch/lib").mkdir()
+    (tmp_path / "torch/lib/libtorch_python.so").write_text("no library")
+    assert script("start")["torch"]
