@@ -103,6 +103,7 @@ class Design:
 
     def start(self):
         """Seconds from `docker run` to the first answer that says the model is loaded."""
+        os.sync()  # the builds before it still write
         begin = time.monotonic()
         command = ["iopaint", "start", "--model", "cv2"] if self.name == "ours" else []
         container = run("docker", "run", "-d", "-p", f"127.0.0.1:{PORT}:8080", self.image, *command).strip()
