@@ -33,17 +33,17 @@ DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 # The light dependency that is changed, and to what.
 LIGHT = ("easydict", "1.13", "6b787daf4dcaf6377b4ad9403a5cee5a86adbc0ca9a5bcf5410e9902002aeac2")
 
-# A request to inpaint, made by Pillow in the image.
+# Starts of each design in a run: more than of the rest, as the machine's speed changes within seconds.
+STARTS = 3
+
+# A request to inpaint, made by the proof's own code with the Pillow of the image.
+INPAINT = HERE.parents[1] / "plugins" / "module_utils" / "inpaint.py"
 REQUEST = """
-import base64, io, json
+import inpaint
 from PIL import Image, ImageDraw
-def encoded(image):
-    png = io.BytesIO()
-    image.save(png, "PNG")
-    return base64.b64encode(png.getvalue()).decode()
 mask = Image.new("L", (512, 512))
 ImageDraw.Draw(mask).ellipse((200, 200, 260, 260), fill=255)
-print(json.dumps({"image": encoded(Image.radial_gradient("L").resize(mask.size).convert("RGB")), "mask": encoded(mask)}))
+print(inpaint.request_body(Image.radial_gradient("L").resize(mask.size).convert("RGB"), mask, {}).decode())
 """
 
 
@@ -194,7 +194,8 @@ def measure(designs, options):
         "one Python file": append("iopaint/cli.py", "\n# %s\n"),
         "one front-end file": append(options.frontend_file, "\nconsole.log(%s)\n"),
     }
-    body = run("docker", "run", "--rm", "--entrypoint", "python3", designs[-1].image, "-c", REQUEST)
+    python = ["--entrypoint", "python3", "--env", "PYTHONPATH=/request", "--volume", f"{INPAINT}:/request/{INPAINT.name}:ro"]
+    body = run("docker", "run", "--rm", *python, designs[-1].image, "-c", REQUEST)
     for _round in range(options.runs):
         for design in designs:
             note("nothing changed", "s", design, design.build())
@@ -203,8 +204,7 @@ def measure(designs, options):
                 seconds, size, _kept = design.rebuild(change)
                 note(name, "s", design, seconds)
                 note(f"{name}, new layers", "MB", design, size / 1e6)
-        # More often than the rest, as the machine's speed changes within seconds.
-        for design in designs * 3:
+        for design in designs * STARTS:
             start, inpainted = design.start(body)
             note("start to first answer, cv2", "s", design, start)
             note("a picture by cv2, 512 x 512", "s", design, inpainted)
@@ -230,7 +230,7 @@ def table(figures, options):
     machine = f"{os.cpu_count()} cores ({cpu[1] if cpu else platform.machine()}), {memory:.0f} GB of memory"
     engine = run("docker", "version", "--format", "{{.Server.Version}}").strip()
     head = f"{datetime.now(timezone.utc):%Y-%m-%d}, {machine}, load {os.getloadavg()[2]:.1f} over 15 minutes, Docker {engine}; "
-    head += f"medians of {options.runs} runs, cold build {options.cold_runs}, start {3 * options.runs}."
+    head += f"medians of {options.runs} runs, cold build {options.cold_runs}, start {STARTS * options.runs}."
     return head, rows, lines
 
 
