@@ -1,11 +1,26 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Text files, written in one step or not at all; who holds a file."""
+"""Folders with a mode that no umask changes; text files, written in one step or not at all; who holds a file."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import tempfile
+
+
+def make_folder(path, mode=0o755):
+    """Make a folder and those above it that are missing, each with this mode whatever the umask is."""
+    if os.path.isdir(path):
+        return
+    if os.path.dirname(path) not in ("", path):
+        make_folder(os.path.dirname(path), mode)
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if os.path.isdir(path):  # another play was faster
+            return
+        raise
+    os.chmod(path, mode)
 
 
 def write(path, content, mode=0o644):

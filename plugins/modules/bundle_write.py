@@ -85,6 +85,7 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import bundle
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
 
 LABELS = {"revision": "org.opencontainers.image.revision", "recipe": "io.iopaint.fleet.recipe"}
 
@@ -140,7 +141,6 @@ def write(module, docker, manifest, path, compression):
                 with open(os.path.join(params["models_dir"], model["path"]), "rb") as file:
                     writer.add(bundle.MODELS + model["path"], model["size"], file)
             save(docker, manifest, writer)
-        os.chmod(candidate, 0o644)  # the login user fetches it
         os.replace(candidate, path)
     except (bundle.BundleError, OSError) as error:
         os.unlink(candidate)
@@ -173,7 +173,7 @@ def main():
     if not there:
         if module.check_mode:
             module.exit_json(**result)
-        os.makedirs(module.params["dir"], exist_ok=True)
+        make_folder(module.params["dir"])
         start = time.monotonic()
         write(module, docker, manifest, path, compression)
         result["seconds"] = round(time.monotonic() - start, 1)
