@@ -52,9 +52,19 @@ target "_network" {
     notequal("", NPM_REGISTRY) ? "id=npm-registry,env=NPM_REGISTRY" : "",
     notequal("", PYTHON_EXTRA_INDEX) ? "id=python-extra-index,env=PYTHON_EXTRA_INDEX" : "",
   ])
+  # Each name is set, as buildx takes those that are not from the proxies in the client's config.json.
   args = {
-    BASE     = BASE
-    NO_PROXY = notequal("", NO_PROXY) ? NO_PROXY : null
+    BASE        = BASE
+    HTTP_PROXY  = ""
+    http_proxy  = ""
+    HTTPS_PROXY = ""
+    https_proxy = ""
+    FTP_PROXY   = ""
+    ftp_proxy   = ""
+    ALL_PROXY   = ""
+    all_proxy   = ""
+    NO_PROXY    = NO_PROXY
+    no_proxy    = NO_PROXY
   }
 }
 

@@ -194,7 +194,16 @@ def measure(designs, options):
         "one Python file": append("iopaint/cli.py", "\n# %s\n"),
         "one front-end file": append(options.frontend_file, "\nconsole.log(%s)\n"),
     }
-    python = ["--entrypoint", "python3", "--env", "PYTHONPATH=/request", "--volume", f"{INPAINT}:/request/{INPAINT.name}:ro"]
+    python = [
+        "--user",
+        "10001:10001",
+        "--entrypoint",
+        "python3",
+        "--env",
+        "PYTHONPATH=/request",
+        "--volume",
+        f"{INPAINT}:/request/{INPAINT.name}:ro",
+    ]
     body = run("docker", "run", "--rm", *python, designs[-1].image, "-c", REQUEST)
     for _round in range(options.runs):
         for design in designs:

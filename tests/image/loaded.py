@@ -2,7 +2,7 @@
 
 One a line, below site-packages; with the argument "source", those of them that have no byte code. An image's Python runs it:
 
-    docker run --rm -i --entrypoint python iopaint:cpu-latest - source < tests/image/loaded.py
+    docker run --rm -i --user 10001:10001 --entrypoint python iopaint:cpu-latest - source < tests/image/loaded.py
 """
 # ruff: noqa: E401, F401, I001
 

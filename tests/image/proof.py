@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Prove that a finished image still has all that IOPaint calls, after docker/packages/slim.
 
-    docker run --rm -i --network none --read-only --tmpfs /tmp --entrypoint python IMAGE - [cpu|cuda] < tests/image/proof.py
+    docker run --rm -i --user 10001:10001 --network none --read-only --tmpfs /tmp --entrypoint python IMAGE - [cpu|cuda] \\
+      < tests/image/proof.py
 
 Nothing is downloaded: LaMa is a scripted stand-in, the diffusion networks have random weights. With `cuda` (add
 `--gpus all` or `--device nvidia.com/gpu=all`) the models run on the GPU too, and a step of Stable Diffusion's network is timed

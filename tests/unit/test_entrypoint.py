@@ -3,15 +3,21 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 ENTRYPOINT = Path(__file__).resolve().parents[2] / "docker" / "entrypoint"
+# Root in a user namespace of its own, without root's rights; what root owns is this user's own there.
+NOT_ROOT = () if os.geteuid() else ("unshare", "--user", "--map-user=1000")
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+STRANGER = 12345
 
 TREE = {
     "__init__.py": 'raise ImportError("the entrypoint has to read the application, not to import it")\n',
@@ -100,26 +106,37 @@ def source(tmp_path):
 
 
 @pytest.fixture
-def launch(source, tmp_path):
-    """Run the entrypoint in a clean environment, with a stand-in for iopaint that shows what it was given."""
+def app(tmp_path):
+    """The folder that stands for /app of the image, with the folders of models and outputs."""
+    for name in ("models", "outputs"):
+        (tmp_path / "app" / name).mkdir(parents=True)
+    return tmp_path / "app"
+
+
+@pytest.fixture
+def launch(source, tmp_path, app):
+    """Run the entrypoint in a clean environment and not as root, with a stand-in for iopaint that shows what it was given."""
     bin_dir = tmp_path / "bin"
     bin_dir.mkdir()
     iopaint = bin_dir / "iopaint"
     iopaint.write_text('#!/bin/sh\necho "pid $$"\nfor word; do echo "$word"; done\nexit 7\n')
     iopaint.chmod(0o755)
+    script = bin_dir / "entrypoint"
+    script.write_text(ENTRYPOINT.read_text().replace('"/app/', f'"{app}/'))
 
-    def run(*arguments, python_path=(), **variables):
+    def run(*arguments, python_path=(), prefix=NOT_ROOT, **variables):
         environ = {
             "PATH": f"{bin_dir}:{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join(map(str, [source, *python_path])),
             "PYTHONDONTWRITEBYTECODE": "1",
             **variables,
         }
-        command = [sys.executable, str(ENTRYPOINT), *arguments]
+        command = [*prefix, sys.executable, str(script), *arguments]
         with subprocess.Popen(
             command, env=environ, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as child:
-            child.out, child.err = child.communicate(timeout=60)
+            out, err = child.communicate(timeout=60)
+            child.out, child.err = out.replace(f"{app}/", "/app/"), err.replace(f"{app}/", "/app/")
         return child
 
     return run
@@ -559,6 +576,214 @@ def test_options(launch, source):
         "flag": "--device",
     }
     assert options["config"]["env"] == "IOPAINT_CONFIG"
+
+
+# Folders that can't be used
+
+
+@pytest.fixture
+def locked(app):
+    """Take permissions from one of the folders, of which the test's user is the owner."""
+
+    def lock(name, mode):
+        (app / name).chmod(mode)
+
+    yield lock
+    for folder in app.iterdir():
+        folder.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "verb"), [("outputs", 0o555, "written"), ("outputs", 0o600, "written"), ("models", 0o300, "read")]
+)
+def test_an_unusable_folder_is_one_sentence(launch, locked, name, mode, verb):
+    locked(name, mode)
+    done = launch()
+    assert (done.returncode, done.out) == (77, "")
+    (line,) = done.err.splitlines()
+    assert re.match(rf"entrypoint: the folder /app/{name} can't be {verb} by user \d+; on the host run `chown -R \d+:\d+` ", line)
+    assert "--user UID:GID" in line
+    assert "without --user" in line
+
+
+def test_a_models_folder_that_is_only_readable_will_do(launch, locked):
+    locked("models", 0o500)
+    assert launch().returncode == 7
+
+
+def test_a_missing_folder_is_judged_by_its_parent(launch, app, locked):
+    assert launch(IOPAINT_OUTPUT_DIR=str(app / "outputs/a/b")).returncode == 7
+    locked("outputs", 0o500)
+    done = launch(IOPAINT_OUTPUT_DIR=str(app / "outputs/a/b"))
+    assert done.returncode == 77
+    assert "the folder /app/outputs/a/b can't be created in /app/outputs by user" in done.err
+
+
+def test_a_folder_that_is_never_adopted_is_not_said_to_be(launch, tmp_path):
+    (tmp_path / "elsewhere").mkdir(mode=0o500)
+    done = launch(IOPAINT_OUTPUT_DIR=str(tmp_path / "elsewhere"))
+    assert done.returncode == 77
+    assert "without --user" not in done.err
+
+
+def test_a_folder_that_nothing_is_mounted_on(launch, tmp_path):
+    (tmp_path / "elsewhere").mkdir(mode=0o500)
+    done = launch(IOPAINT_OUTPUT_DIR=str(tmp_path / "elsewhere/outputs"))
+    assert done.returncode == 77
+    assert re.search(r"elsewhere/outputs is missing and user \d+ can't create it in /", done.err)
+    assert "; mount a folder there that user" in done.err
+
+
+def test_folders_that_no_option_names_are_not_judged(launch, source, locked):
+    cli = source / "iopaint/cli.py"
+    cli.write_text(re.sub(".*output_dir.*\n", "", cli.read_text()))
+    locked("outputs", 0o500)
+    assert launch().returncode == 7
+
+
+@pytest.mark.parametrize("command", [["check"], ["options"], ["sh", "-c", "exit 0"], ["iopaint", "start", "--help"]])
+def test_other_commands_need_no_folder(launch, locked, command):
+    locked("outputs", 0o500)
+    assert launch(*command).returncode in (0, 7)
+
+
+# As root
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "group", "bits"),
+    [
+        (0o100600, 10001, 0, 0),
+        (0o100400, 10001, 10001, 0o2),
+        (0o100660, 0, 10001, 0),
+        (0o100646, 0, 10001, 0o2),  # the group's bits count, although the others' would do
+        (0o100666, 0, 0, 0),
+        (0o100644, 0, 0, 0o2),
+        (0o100600, 0, 0, 0o6),
+        (0o040755, 10001, 0, 0),
+        (0o040600, 10001, 0, 0o1),
+        (0o040755, 0, 0, 0o2),
+        (0o041777, 0, 0, 0),
+    ],
+)
+def test_permissions_that_the_user_lacks(entrypoint, mode, owner, group, bits):
+    assert entrypoint.lacking(os.stat_result((mode, 1, 1, 1, owner, group, 0, 0, 0, 0))) == bits
+
+
+def state(path):
+    """Owner, group and mode."""
+    status = path.lstat()
+    return status.st_uid, status.st_gid, status.st_mode & 0o7777
+
+
+@AS_ROOT
+def test_adopts_what_its_user_can_not_write(entrypoint, app):
+    models = app / "models"
+    (models / "deep").mkdir(mode=0o700)
+    for name, mode in {"deep/weights.pt": 0o600, "read-only": 0o444, "shared": 0o666, "suid": 0o4755}.items():
+        (models / name).touch()
+        (models / name).chmod(mode)
+    (models / "own").touch()
+    os.chown(models / "own", 10001, 10001)
+    (models / "own").chmod(0o400)
+    (models / "theirs").mkdir()
+    os.chown(models / "theirs", STRANGER, STRANGER)
+    assert entrypoint.adopt(str(models)) == 7
+    assert state(models) == (10001, 10001, 0o755)
+    assert state(models / "deep") == (10001, 10001, 0o700)
+    assert state(models / "deep/weights.pt") == (10001, 10001, 0o600)
+    assert state(models / "read-only") == (10001, 10001, 0o644)
+    assert state(models / "suid") == (10001, 10001, 0o755)
+    assert state(models / "own") == (10001, 10001, 0o600)
+    assert state(models / "theirs") == (10001, 10001, 0o755)
+    assert state(models / "shared") == (0, 0, 0o666)
+    assert entrypoint.adopt(str(models)) == 0
+
+
+@AS_ROOT
+def test_adoption_never_leaves_the_folder(entrypoint, app):
+    outputs, outside = app / "outputs", app / "outside"
+    outside.mkdir()
+    (outside / "secret").touch()
+    (outside / "twice").touch()
+    (outputs / "file").symlink_to(outside / "secret")
+    (outputs / "folder").symlink_to(outside)
+    (outputs / "up").symlink_to("..")
+    (outputs / "loop").symlink_to("loop")
+    os.link(outside / "twice", outputs / "twice")
+    before = {path: state(path) for path in (outside, outside / "secret", outside / "twice")}
+    assert entrypoint.adopt(str(outputs)) == 1  # the folder itself
+    assert {path: state(path) for path in before} == before
+    (app / "link").symlink_to(outside)
+    assert entrypoint.adopt(str(app / "link")) == 0
+    assert {path: state(path) for path in before} == before
+
+
+@AS_ROOT
+def test_pipes_and_devices_are_left_alone(entrypoint, app):
+    os.mkfifo(app / "outputs/pipe")
+    os.mknod(app / "outputs/null", 0o020600, os.makedev(1, 3))
+    assert entrypoint.adopt(str(app / "outputs")) == 1
+    assert [state(app / "outputs" / name)[0] for name in ("pipe", "null")] == [0, 0]
+
+
+@AS_ROOT
+def test_a_folder_too_deep_to_walk_ends_the_adoption_only(entrypoint, app):
+    here = os.open(app / "outputs", os.O_RDONLY)
+    for _depth in range(1500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    assert entrypoint.adopt(str(app / "outputs")) > 100
+    subprocess.run(["rm", "-rf", app / "outputs"], check=True)
+
+
+def test_nothing_to_adopt_where_there_is_no_folder(entrypoint, tmp_path):
+    assert entrypoint.adopt(str(tmp_path / "none")) == 0
+
+
+@AS_ROOT
+def test_root_is_dropped_for_good_and_arguments_are_kept():
+    with TemporaryDirectory() as place:
+        os.chmod(place, 0o755)  # noqa: S103 - the image's user has to find the script
+        (Path(place) / "outputs").mkdir()
+        script = Path(place) / "entrypoint"
+        script.write_text(ENTRYPOINT.read_text().replace('"/app/', f'"{place}/'))
+        words = ["sh", "-c", 'grep -E "^(Uid|Gid|Groups|Cap|NoNew)" /proc/self/status; echo "$0:$1"', "a  b", "--reuid=0"]
+        done = subprocess.run(["/usr/bin/python3", script, *words], capture_output=True, text=True, check=False)
+        assert (done.stderr, done.returncode) == (f"entrypoint: adopted 1 entry in {place}/outputs for user 10001\n", 0)
+    *status, arguments = done.stdout.splitlines()
+    assert arguments == "a  b:--reuid=0"
+    values = {name: value.split() for name, _colon, value in (line.partition(":") for line in status)}
+    assert values.pop("Uid") == values.pop("Gid") == ["10001"] * 4
+    assert values.pop("Groups") == []
+    assert values.pop("NoNewPrivs") == ["1"]
+    assert values == {f"Cap{name}": ["0" * 16] for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
+
+
+@AS_ROOT
+@pytest.mark.parametrize("command", ["check", "options"])
+def test_questions_adopt_nothing(launch, app, command):
+    launch(command, prefix=())
+    assert [state(app / name)[0] for name in ("models", "outputs")] == [0, 0]
+
+
+@AS_ROOT
+@pytest.mark.parametrize("arguments", [[], ["sh", "-c", "echo started"]])
+def test_root_without_capabilities_starts_nothing(launch, app, arguments):
+    done = launch(*arguments, prefix=["setpriv", "--bounding-set=-all", "--inh-caps=-all"])
+    assert (done.returncode, done.out) == (77, "")
+    (line,) = done.err.splitlines()
+    assert "(SETGID, SETUID, SETPCAP); start it with --user 10001:10001" in line
+    assert state(app / "models")[0] == 0
+
+
+def test_sigterm_ends_it_at_once(launch, torch):
+    """As the first process of a container it has to handle the signal: the kernel gives that process no other."""
+    stand_in = torch("import os, time\nos.kill(os.getppid(), 15)\ntime.sleep(5)")
+    assert launch(python_path=stand_in, IOPAINT_FLEET_VARIANT="gpu").returncode == 143
 
 
 # The GPU

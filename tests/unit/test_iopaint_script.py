@@ -12,10 +12,14 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "docker/iopaint"
 PACKAGES = ["cv2", "fastapi", "scipy", "scipy/spatial", "socketio", "torch", "torchvision", "uvicorn"]
 IOPAINT = """
-import gc, json, os, sys
+import gc, json, os, signal, sys
+if "SIGNAL" in os.environ:
+    os.kill(os.getpid(), signal.SIGTERM)
 os.environ["TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT"] = os.environ["LRU_CACHE_CAPACITY"] = "1"
 before = sorted(sys.modules)
 def entry_point():
+    if "FAIL" in os.environ:
+        raise eval(os.environ["FAIL"])
     print(json.dumps({
         "threshold": gc.get_threshold()[0], "frozen": gc.get_freeze_count(), "arguments": sys.argv[1:],
         "limits": [os.environ["TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT"], os.environ["LRU_CACHE_CAPACITY"]],
@@ -33,10 +37,12 @@ def script(tmp_path):
     (tmp_path / "iopaint").mkdir()
     (tmp_path / "iopaint/__init__.py").write_text(IOPAINT)
 
-    def run(*arguments, **variables):
+    def run(*arguments, rc=0, **variables):
         env = {**os.environ, "PYTHONPATH": str(tmp_path), **variables}
         done = subprocess.run([sys.executable, SCRIPT, *arguments], env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == rc, done.stderr
+        if rc:
+            return done.stderr
         assert not done.stderr
         return json.loads(done.stdout)
 
@@ -72,3 +78,46 @@ def test_torch_that_cannot_be_opened_is_left_to_its_import(script, tmp_path):
     (tmp_path / "torch/lib").mkdir()
     (tmp_path / "torch/lib/libtorch_python.so").write_text("no library")
     assert script("start")["torch"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "folder"),
+    [
+        ([], "PermissionError(13, 'Permission denied', '/app/models/torch')", "/app/models"),
+        (["--model-dir", "/m"], "PermissionError(1, 'Operation not permitted', '/m/torch')", "/m"),
+        (["--output-dir=/o/"], "PermissionError(13, 'Permission denied', '/o')", "/o"),
+    ],
+)
+def test_a_folder_that_can_not_be_used_is_one_sentence(script, arguments, error, folder):
+    (line,) = script("start", *arguments, rc=77, FAIL=error).splitlines()
+    assert line.startswith(f"iopaint: the folder {folder} can't be used ({folder}")
+    assert f"; on the host run `chown -R {os.geteuid()}:{os.getegid()}` on the folder that is mounted there, or" in line
+    assert ("without --user" in line) == (folder == "/app/models")
+
+
+def test_a_read_only_folder_has_a_remedy_of_its_own(script):
+    (line,) = script("start", rc=77, FAIL="OSError(30, 'Read-only file system', '/app/models/torch')").splitlines()
+    assert line == (
+        "iopaint: the folder /app/models can't be used (/app/models/torch: Read-only file system); mount it writable, "
+        "or put what is missing there beforehand"
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "PermissionError(13, 'Permission denied', '/etc/shadow')",
+        "PermissionError(13, 'Permission denied', '/app/models-2/x')",
+        "PermissionError(13, 'Permission denied')",
+        "FileNotFoundError(2, 'No such file or directory', '/app/models/x')",
+        "OSError(28, 'No space left on device', '/app/models/x')",
+        "ValueError('wrong')",
+    ],
+)
+def test_other_errors_keep_their_traceback(script, error):
+    assert "Traceback (most recent call last)" in script("start", rc=1, FAIL=error)
+
+
+def test_sigterm_ends_a_start_at_once(script):
+    """As the first process of a container it has to handle the signal: the kernel gives that process no other."""
+    assert script("start", rc=143, SIGNAL="1") == ""

@@ -4,49 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import FOLDER
 
-FOLDER = "/opt/iopaint/image"
 # Bytes, by docker image inspect.
 MOST = {"cpu": 1.35e9, "gpu": 4.8e9}
 MOST_CUDA_126 = 5.3e9  # measured 5.16
 PROGRAMS = Path(__file__).parents[3] / "tests/image"
-
-
-@pytest.fixture(scope="module")
-def variant(host):
-    return "gpu" if host.run("docker image inspect iopaint:gpu-latest").rc == 0 else "cpu"
-
-
-@pytest.fixture
-def tree(host):
-    """Copies the source, runs a command in the copy and gives its folder."""
-
-    def copy(name, command):
-        host.check_output(f"rm -rf /root/{name} && cp -r {FOLDER}/git /root/{name} && cd /root/{name} && {command}")
-        return f"/root/{name}"
-
-    return copy
-
-
-@pytest.fixture(scope="module")
-def bake(host, variant):
-    """Builds the image without Ansible: bake(tag, *arguments, **variables) gives the command's result."""
-
-    def build(tag, *arguments, **variables):
-        settings = {"SOURCE": f"{FOLDER}/git", "BASE": base(host), "TAGS": tag, "BUILDX_BAKE_ENTITLEMENTS_FS": "0", **variables}
-        for name, path in {"CA_BUNDLE": f"{FOLDER}/ca.pem", "WHEELHOUSE": f"{FOLDER}/wheelhouse"}.items():
-            if host.file(path).exists:
-                settings.setdefault(name, path)
-        env = " ".join(f"{name}={value}" for name, value in settings.items())
-        options = f"-f docker/docker-bake.hcl --progress plain {' '.join(arguments)}"
-        return host.run(f"cd {FOLDER} && {env} docker buildx bake {options} {variant} 2>&1")
-
-    return build
-
-
-def base(host):
-    names = host.check_output("docker image ls --format '{{.Repository}}:{{.Tag}}'").split()
-    return next(name for name in names if "bookworm" in name)
 
 
 def layers(host, image):
@@ -55,7 +18,8 @@ def layers(host, image):
 
 def python_in(host, image, program, *arguments):
     """Runs a program in an image's Python, with what an instance has (files to read, /tmp to write), and gives its output."""
-    container = f"docker run --rm -i --network none --read-only --tmpfs /tmp --entrypoint python {image}"
+    options = "--user 10001:10001 --network none --read-only --tmpfs /tmp"
+    container = f"docker run --rm -i {options} --entrypoint python {image}"
     done = host.run(f"printf %s %s | {container} - {' '.join(arguments)}", "%s", program)
     assert done.rc == 0, done.stdout + done.stderr
     return done.stdout
