@@ -178,8 +178,8 @@ def dotenv(values):
 def instance_releases(wanted, layout, common):
     """Give what each completed instance wants to run as the module release takes it.
 
-    layout: data (where outputs lie), compose (the text of the compose file) and gpu_mode (how the engine hands out GPUs, cdi or
-    legacy). common: settings of the compose file that all instances share.
+    layout: data (where outputs lie), compose and unprivileged (the texts of the compose file and of its override) and gpu_mode
+    (how the engine hands out GPUs, cdi or legacy). common: settings of the compose file that all instances share.
     """
     done = []
     for instance in wanted:
@@ -196,6 +196,7 @@ def instance_releases(wanted, layout, common):
             {"name": "compose.yaml", "content": layout["compose"], "mode": "0644"},
             {"name": ".env", "content": dotenv(settings), "mode": "0644"},  # the module adds the image
             {"name": "options.env", "content": dotenv(instance["environment"]), "mode": "0600", "secret": True},
+            {"name": "unprivileged.yaml", "content": layout["unprivileged"], "mode": "0644"},
         ]
         if instance["variant"] == "gpu":
             override = devices.compose_override(instance, layout["gpu_mode"])

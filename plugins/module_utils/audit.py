@@ -7,6 +7,8 @@ import json
 import os
 import time
 
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
+
 LOG = "/var/log/iopaint/audit.log"
 ROTATION = "/etc/logrotate.d/iopaint-fleet"
 
@@ -24,7 +26,7 @@ def append(path, action, owner, **facts):
     known = {key: value for key, value in facts.items() if value is not None}
     who = {key: owner.get(key) for key in ("operator", "controller")}
     line = json.dumps({"time": now(), "action": action, **who, **known}, ensure_ascii=False) + "\n"
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    make_folder(os.path.dirname(path))
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
     try:
         os.write(descriptor, line.encode())

@@ -5,7 +5,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+
+VARIABLE = re.compile(r'^variable "(\w+)" \{ default = "(.*?)" \}', re.MULTILINE)
+FROM_THE_PLAY = ("CACHE_FROM", "CACHE_TO")  # a task's own environment sets these two
+
+
+def bake_environment(recipe, given):
+    """Return the value of every variable of the recipe's bake file, so that none is taken from the host's environment.
+
+    recipe: the folder with docker-bake.hcl. given: variables that have another value than their default.
+    """
+    with open(os.path.join(recipe, "docker-bake.hcl"), encoding="utf-8") as stream:
+        defaults = dict(VARIABLE.findall(stream.read()))
+    asked = {name: os.environ[name] for name in FROM_THE_PLAY if name in os.environ}
+    return {**defaults, **asked, **{name: str(value) for name, value in given.items()}}
 
 
 class Docker:
@@ -51,6 +66,11 @@ class Docker:
                 "See that it runs on the host (systemctl status docker); the role docker installs and starts it."
             )
         return out.strip()
+
+    def builder(self):
+        """Return the name of the builder that is the engine's own, whichever the user has selected."""
+        rc, out, _err = self.run("context", "show")
+        return out.strip() if rc == 0 and out.strip() else "default"
 
     def room(self):
         """Give the folder where the engine keeps its data, and the bytes that are free there."""

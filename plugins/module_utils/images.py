@@ -5,6 +5,7 @@ from __future__ import annotations
 
 LABEL = "io.iopaint.fleet.recipe"
 HELD = "iopaint-release"  # repository of the names that releases give to images whose own name may move
+USER = 10001  # number of the images' own user and of its group
 OURS = ("iopaint", HELD)
 
 

@@ -19,10 +19,11 @@ import tempfile
 
 from ansible_collections.iopaint.fleet.plugins.module_utils import network
 from ansible_collections.iopaint.fleet.plugins.module_utils.audit import now
-from ansible_collections.iopaint.fleet.plugins.module_utils.files import write
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
 
 SCHEMA = 1
 RECORD = "release.json"
+OVERRIDES = ("unprivileged.yaml", "devices.yaml")  # compose files that a release may have beside compose.yaml, in their order
 SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
 PREPARED, CURRENT, FORMER, FAILED, SUPERSEDED = "prepared", "current", "former", "failed", "superseded"
 OUTCOMES = (PREPARED, CURRENT, FORMER, FAILED, SUPERSEDED)
@@ -155,7 +156,7 @@ class Releases:
 
     def add(self, record, files):
         """Make the folder of a new release; files: (name, content, mode). It is there whole, or not at all."""
-        os.makedirs(self.home, mode=0o755, exist_ok=True)
+        make_folder(self.home)
         for name in os.listdir(self.home):
             if name.startswith(".new-"):  # of a play that was killed here
                 shutil.rmtree(os.path.join(self.home, name))
@@ -195,8 +196,10 @@ class Releases:
                 os.unlink(self.path(record["id"], name))
 
     def to_run(self, record, new=False):
-        """Give what is needed to run and prove a release. new: whether it is still to be switched to."""
+        """Return what is needed to run and prove a release. new: whether it is still to be switched to."""
         keys = ("variant", "project", "url", "image", "ref", "environment")
+        settings = self.path(record["id"], ".env")
+        overrides = [name for name in OVERRIDES if os.path.isfile(self.path(record["id"], name))]
         return {
             "name": self.name,
             "id": record["id"],
@@ -205,7 +208,9 @@ class Releases:
             "path": self.link,
             "folder": self.path(record["id"]),
             "memory": record.get("memory"),
-            "files": ["compose.yaml"] + (["devices.yaml"] if record.get("variant") == "gpu" else []),
+            "files": ["compose.yaml", *overrides],
+            "settings": dotenv(read(settings)) if os.path.isfile(settings) else {},
+            "unhealthy": False,
             "devices": record.get("devices") or [],
             "cpu_allowed": bool(record.get("cpu_allowed")),
             **{key: record.get(key) for key in keys},

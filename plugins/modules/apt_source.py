@@ -146,6 +146,7 @@ from urllib.parse import urlsplit
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
 from ansible_collections.iopaint.fleet.plugins.module_utils.apt_sources import SourceError, clean, unwanted
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
 from ansible_collections.iopaint.fleet.plugins.module_utils.openpgp import KeyFormatError, plain_fingerprint, read_keys
 
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -320,7 +321,7 @@ class Source:
         if not content:
             os.unlink(path)
             return
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        make_folder(os.path.dirname(path))
         descriptor, candidate = tempfile.mkstemp(dir=self.module.tmpdir)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

@@ -86,6 +86,7 @@ import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import gpu
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
 
 OUTPUT = "NVIDIA_CTK_CDI_OUTPUT_FILE_PATH"
 MARK = "# Written by iopaint.fleet.cdi_spec.\n"  # tells a file of this module from one of the administrator's
@@ -182,7 +183,7 @@ class Spec:
             if os.path.exists(self.output):
                 os.unlink(self.output)
             self.output = self.persistent
-        os.makedirs(os.path.dirname(self.output), exist_ok=True)
+        make_folder(os.path.dirname(self.output))
         candidate = os.path.join(self.module.tmpdir, "candidate")
         with open(candidate, "w", encoding="utf-8") as file:
             file.write(MARK + text)

@@ -149,6 +149,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.daemon_json import (
     merge,
     parse_flags,
 )
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
 
 
 def read(path: str) -> str:
@@ -213,7 +214,7 @@ def validate(module: AnsibleModule, candidate: str) -> None:
 def install(module: AnsibleModule, target: str, text: str) -> str | None:
     """Put the text in the file's place at once or not at all; returns the backup's path."""
     folder = module.tmpdir if module.check_mode else os.path.dirname(target)
-    os.makedirs(folder, exist_ok=True)
+    make_folder(folder)
     descriptor, candidate = tempfile.mkstemp(prefix=".daemon.json.", dir=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:

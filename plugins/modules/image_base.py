@@ -123,7 +123,8 @@ def bootstrap(module, docker, name):
         command += [FORGET, params["suite"], archive]
         # By standard input, as a password would stand in the process list.
         source = {"data": f"deb {params['mirror']} {params['suite']} main"} if params["mirror"] else {}
-        rc, out, err = module.run_command(command + (["-"] if source else []), environ_update=proxies, **source)
+        # Whatever the host's umask is, the image's folders are readable.
+        rc, out, err = module.run_command(command + (["-"] if source else []), environ_update=proxies, umask=0o022, **source)
         if rc != 0:
             module.fail_json(
                 msg="The base image could not be made from the distribution's packages (iopaint_image_base_suite="

@@ -181,11 +181,12 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.build_log import BuildLog
-from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret, masked
+from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
 # Parts of the recipe that an image is not made of.
-NOT_IN_IMAGE = {"compose.yaml", "docker-bake.hcl", "Dockerfile.dockerignore"}
+NOT_IN_IMAGE = {"compose.yaml", "unprivileged.yaml", "docker-bake.hcl", "Dockerfile.dockerignore"}
 
 
 def recipe_digest(folder, variant, base_id, variables):
@@ -235,8 +236,9 @@ def attesting(module, docker):
 def bake(module, docker, immutable, digest):
     """Run the build, unless another play has just done so; fail the module with the end of the log. Gives what is known of it."""
     params = module.params
-    env = {
-        **{name: str(value) for name, value in {**params["variables"], **params["network"]}.items()},
+    given = {
+        **params["variables"],
+        **params["network"],
         "SOURCE": params["source"],
         "BASE": params["base"],
         "TAGS": immutable,
@@ -245,12 +247,23 @@ def bake(module, docker, immutable, digest):
         "RECIPE": digest,
         "CREATED": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "CA_BUNDLE": params["ca_bundle"],
-        # Source, wheelhouse and CA lie outside the recipe's folder, and nobody is there to be asked.
-        "BUILDX_BAKE_ENTITLEMENTS_FS": "0",
         "WHEELHOUSE": params["wheelhouse"],
         "SOURCE_DATE_EPOCH": str(params["epoch"] or ""),
     }
-    command = ["buildx", "bake", "-f", "docker-bake.hcl", "--progress", "plain", "--load", params["variant"]]
+    # Source, wheelhouse and CA lie outside the recipe's folder, and nobody is there to be asked.
+    env = {**bake_environment(params["recipe"], given), "BUILDX_BAKE_ENTITLEMENTS_FS": "0"}
+    command = [
+        "buildx",
+        "bake",
+        "--builder",
+        docker.builder(),
+        "-f",
+        "docker-bake.hcl",
+        "--progress",
+        "plain",
+        "--load",
+        params["variant"],
+    ]
     command += ["--set", f"{params['variant']}.context={params['recipe']}", *attesting(module, docker)]
     with open(params["log"], "a+", encoding="utf-8", errors="replace") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
@@ -269,7 +282,7 @@ def bake(module, docker, immutable, digest):
         module.fail_json(
             msg=f"The build of {immutable} failed; nothing that runs was touched. "
             f"The full log is on the host in {params['log']}. Its end:\n"
-            + "\n".join([line for line in text.splitlines() if line.strip()][-25:])
+            + "\n".join([line for line in plain(text).splitlines() if line.strip()][-25:])
         )
     return {"built": True, "seconds": seconds, **BuildLog(text).summary()}
 

@@ -106,7 +106,7 @@ options:
     type: bool
     default: false
 requirements:
-  - Pillow 8.1 or newer on the managed host (package C(python3-pil) or C(python3-pillow))
+  - Pillow 8.1 or newer on the managed host (package C(python3-pil) or C(python3-pillow)), for Ansible's Python or the system's
 attributes:
   check_mode:
     support: full
@@ -243,7 +243,10 @@ from urllib.parse import urlsplit
 
 from ansible.module_utils import urls
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.common import respawn
 from ansible_collections.iopaint.fleet.plugins.module_utils import inpaint
+
+SYSTEM_PYTHONS = ["/usr/bin/python3", "/usr/libexec/platform-python"]
 
 
 class Service:
@@ -407,6 +410,11 @@ def main() -> None:
         module.fail_json(msg=message)
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, msg="No request was sent: in check mode nothing may be running.")
+    if inpaint.PILLOW_ERROR and not respawn.has_respawned():
+        # Ansible's interpreter may be a virtual environment's; the package is there for the system's.
+        interpreter = respawn.probe_interpreters_for_module(SYSTEM_PYTHONS, "PIL.Image")
+        if interpreter:
+            respawn.respawn_module(interpreter)
     if inpaint.PILLOW_ERROR:
         module.fail_json(msg=missing_required_lib("Pillow"), exception=inpaint.PILLOW_ERROR)
 

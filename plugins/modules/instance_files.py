@@ -80,7 +80,7 @@ import re
 import stat
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils.files import write
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
 
 
 def read(path):
@@ -97,12 +97,9 @@ def right_folder(path, owner):
     return os.path.isdir(path) and (owner is None or os.stat(path).st_uid == os.stat(path).st_gid == owner)
 
 
-def make_folder(path, owner):
+def own_folder(path, owner):
     """Make the folder, and those above it that are missing, for the owner."""
-    above = os.path.dirname(path)
-    if not os.path.isdir(above):
-        make_folder(above, None)
-    os.makedirs(path, mode=0o755, exist_ok=True)
+    make_folder(path)
     if owner is not None:
         os.chown(path, owner, owner)
 
@@ -121,7 +118,7 @@ def ensure(module, folder):
     """See that one folder is as wanted; give path and differences of it and of each file as it is written."""
     if not right_folder(folder["path"], folder["owner"]):
         if not module.check_mode:
-            make_folder(folder["path"], folder["owner"])
+            own_folder(folder["path"], folder["owner"])
         yield folder["path"], []
     for item in folder["files"]:
         path, mode = os.path.join(folder["path"], item["name"]), int(item["mode"], 8)

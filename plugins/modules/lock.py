@@ -94,12 +94,13 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
 from ansible_collections.iopaint.fleet.plugins.module_utils.lock import PATH, read
 
 
 def take(path, content):
     """Make the lock with its content in one step; give False where there is one."""
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    make_folder(os.path.dirname(path))
     descriptor, candidate = tempfile.mkstemp(dir=os.path.dirname(path))
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         os.fchmod(descriptor, 0o644)

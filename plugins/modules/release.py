@@ -93,7 +93,9 @@ instances:
   description:
     - One entry an instance. C(name), release C(id), C(new) (whether it is still to be switched to and proven), C(before) (the
       ID of the release that it takes the place of) and what is needed to run and prove it (C(path), C(folder), C(files),
-      C(variant), C(project), C(url), C(image), C(devices), C(cpu_allowed), C(memory)).
+      C(settings) (the variables of the compose file), C(variant), C(project), C(url), C(image), C(devices), C(cpu_allowed),
+      C(memory)).
+    - After V(prepared) also C(unhealthy), whether the engine calls the container of the instance unhealthy.
     - After V(kept) also C(without_service_s) and C(duration_s) of new ones; after V(back) only those that are to be put back.
     - With V(listed) C(releases), the records, oldest first, C(current) (what the link names), C(proven) (what served last),
       C(damaged) (records that can't be read) and C(image_there).
@@ -218,7 +220,15 @@ class Steps:
             done = [self.prepare(self.stores[item["name"]], item, images[item["name"]]) for item in self.params["instances"]]
         if begun:
             self.end_trials()
-        return done
+        return self.judged(done)
+
+    def judged(self, done):
+        """Return the entries with `unhealthy` set where the engine says so of the instance's container."""
+        row = f'{{{{.Label "{containers.PROJECT}"}}}}'
+        filters = ("--filter", f"label={containers.PROJECT}", "--filter", "health=unhealthy")
+        _rc, out, _err = self.docker.run("ps", *filters, "--format", row)
+        unhealthy = set(out.splitlines())
+        return [{**item, "unhealthy": item["project"] in unhealthy} for item in done]
 
     def image(self, item):
         """Give the engine's document of the image that an instance wants; it has to be there before anything is written."""

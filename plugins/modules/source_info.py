@@ -32,7 +32,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 digest:
-  description: SHA-256 over names, execute bits and contents of all files below C(iopaint/) and C(web_app/).
+  description:
+    - SHA-256 over C(requirements.txt), and over names, execute bits and contents of all files below C(iopaint/) and C(web_app/).
   type: str
   returned: success
   sample: 1f0c6d3b9f
@@ -58,8 +59,12 @@ PASSED_OVER = {"node_modules", "dist", "__pycache__", ".git"}
 
 
 def tree_digest(root, folders):
-    """Give the SHA-256 (hex) of the files below root's folders, by sorted relative path, execute bit and content."""
+    """Return the SHA-256 (hex) of requirements.txt and the files below root's folders, by path, execute bit and content."""
     digest = hashlib.sha256()
+    requirements = os.path.join(root, "requirements.txt")  # a build refuses what the pins don't meet
+    if os.path.isfile(requirements):
+        with open(requirements, "rb") as stream:
+            digest.update(b"requirements.txt\0" + hashlib.sha256(stream.read()).digest())
     for top in folders:
         for folder, names, files in os.walk(os.path.join(root, top)):
             names[:] = sorted(set(names) - PASSED_OVER)

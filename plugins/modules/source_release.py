@@ -58,8 +58,9 @@ RETURN = r""" # """
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
 
 def main():
@@ -82,18 +83,15 @@ def main():
         module.exit_json(changed=False)
     if module.check_mode:
         module.exit_json(changed=True)
-    env = {
-        **{name: str(value) for name, value in params["network"].items()},
-        "BASE": params["base"],
-        "RELEASE": params["release"],
-        "CA_BUNDLE": params["ca_bundle"],
-        "BUILDX_BAKE_ENTITLEMENTS_FS": "0",
-    }
+    docker = Docker(module)
+    given = {**params["network"], "BASE": params["base"], "RELEASE": params["release"], "CA_BUNDLE": params["ca_bundle"]}
+    env = {**bake_environment(params["recipe"], given), "BUILDX_BAKE_ENTITLEMENTS_FS": "0"}
     settings = ("release.context=.", f"release.output=type=local,dest={params['dest']}")
-    command = ["buildx", "bake", "--file=docker-bake.hcl", "--progress=plain", *(f"--set={text}" for text in settings), "release"]
-    rc, out, err = Docker(module).run(*command, cwd=params["recipe"], environ_update=env)
+    command = ["buildx", "bake", "--builder", docker.builder(), "--file=docker-bake.hcl", "--progress=plain"]
+    command += [*(f"--set={text}" for text in settings), "release"]
+    rc, out, err = docker.run(*command, cwd=params["recipe"], environ_update=env)
     if rc != 0:
-        lines = [line for line in (out + err).splitlines() if line.strip()]
+        lines = [line for line in plain(out + err).splitlines() if line.strip()]
         module.fail_json(
             msg=f"IOPaint {params['release']} (iopaint_image_release) could not be had from the Python package index "
             f"(iopaint_image_python_index and its neighbours). Nothing that runs was touched. The end of the log:\n"

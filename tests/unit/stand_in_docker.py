@@ -40,6 +40,8 @@ if argv[:2] == ["image", "inspect"]:
     if argv[2] not in images:
         end(1, "[]\n", f"Error response from daemon: No such image: {argv[2]}\n")
     end(0, '[{{"Id": "{Id}", "Size": {Size}}}]'.format(**images[argv[2]]))
+if argv[:2] == ["context", "show"]:
+    end(0, "default\n")
 if argv[0] == "info":
     known = {
         "{{.DockerRootDir}}": state["root"],
@@ -63,6 +65,7 @@ if argv[0] == "tag":
     end()
 if argv[0] == "ps":
     held = [container for container in state["containers"] if values("--filter") == [f"publish={container['port']}"]]
+    held = [] if "health=unhealthy" in values("--filter") else held
     end(0, "".join(f"{container['name']}\t{container['project']}\n" for container in held))
 if argv[:2] == ["buildx", "bake"]:
     if state.get("build_error"):

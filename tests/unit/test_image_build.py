@@ -4,10 +4,13 @@
 import json
 import os
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.modules import image_build
 
+ROOT = Path(__file__).resolve().parents[2]
 REVISION = "61a759fb3f332bacdce8b2813f4837495c9b86e0"
 
 
@@ -69,6 +72,25 @@ def test_the_build_gets_what_it_is_made_of(run, engine, recipe, tmp_path):
     wanted.update(CA_BUNDLE="/ca.pem", FRONTEND="build", JOBS="4", TAGS=result["image"], RECIPE=result["recipe_digest"])
     assert {name: env[name] for name in wanted} == wanted
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", env["CREATED"])
+    assert "--builder default" in " ".join(call["argv"])
+
+
+def test_the_host_s_environment_does_not_reach_the_build(run, engine, recipe, monkeypatch):
+    shutil.copy(ROOT / "docker" / "docker-bake.hcl", recipe)
+    named = re.findall(r'^variable "(\w+)"', (recipe / "docker-bake.hcl").read_text(), re.MULTILINE)
+    assert len(named) > 20
+    for name in named:
+        monkeypatch.setenv(name, "of the host")
+    run(network={"HTTPS_PROXY": "http://asked:3128"})
+    env = engine.calls("buildx", "bake")[0]["env"]
+    assert {name for name in named if env[name] == "of the host"} == {"CACHE_FROM", "CACHE_TO"}  # a task sets these two
+    assert (env["HTTP_PROXY"], env["HTTPS_PROXY"], env["CUDA"]) == ("", "http://asked:3128", "13.0")
+
+
+def test_escapes_of_a_build_do_not_reach_the_terminal(run, engine):
+    engine.set(build_error="\x1b[31mred\x1b[0m \x1b]0;title\x07and a bell\x07\n")
+    message = run(failed=True)["msg"]
+    assert message.endswith("red and a bell")
 
 
 def test_without_a_wheelhouse_none_is_named(run, engine):

@@ -316,10 +316,10 @@ def run(server, saved):
     """Runs the module as a process, against the stand-in unless told otherwise, and returns its result."""
     image = saved(photo((300, 200)))
 
-    def run_module(failed=False, environment=None, **options):
+    def run_module(failed=False, environment=None, program=(MODULE,), **options):
         arguments = {"url": server.url, "image": image, "timeout": 10, **options}
         done = subprocess.run(
-            [sys.executable, MODULE],
+            [sys.executable, *program],
             input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
             env={**os.environ, "PYTHONPATH": str(ROOT / "build" / "collections"), **(environment or {})},
             capture_output=True,
@@ -549,5 +549,6 @@ def test_a_host_without_pillow_is_told_what_to_install(run, tmp_path):
     (tmp_path / "PIL").mkdir()
     (tmp_path / "PIL" / "__init__.py").write_text("raise ImportError('hidden by the test')")
     path = f"{tmp_path}:{ROOT / 'build' / 'collections'}"
-    message = run(failed=True, environment={"PYTHONPATH": path})["msg"]
+    alone = "from ansible_collections.iopaint.fleet.plugins.modules import inpaint_check as m; m.SYSTEM_PYTHONS = []; m.main()"
+    message = run(failed=True, environment={"PYTHONPATH": path}, program=("-c", alone))["msg"]
     assert "Failed to import the required Python library (Pillow)" in message

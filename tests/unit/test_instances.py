@@ -229,7 +229,7 @@ def test_compose_reads_every_value_back(tmp_path):
 
 def folders(wanted, gpu_mode="cdi"):
     compose = "name: text of the compose file\n"
-    layout = {"data": "/var/lib/iopaint", "compose": compose, "gpu_mode": gpu_mode}
+    layout = {"data": "/var/lib/iopaint", "compose": compose, "unprivileged": "services: {}\n", "gpu_mode": gpu_mode}
     common = {"MODELS": "/var/lib/iopaint/models", "OPTIONS_FILE": "options.env", "PIDS": 512}
     return FILTERS["instance_releases"](wanted, layout, common)
 

@@ -129,7 +129,8 @@ class TestImage:
         run({"IOPAINT_MODEL": "lama"})
         (call,) = engine.calls("run")
         words = " ".join(call["argv"])
-        assert "--rm --network none" in words
+        wanted = "--network=none --read-only --cap-drop=ALL --security-opt=no-new-privileges --user=10001:10001"
+        assert wanted in words
         assert f"-v {models}:/app/models:ro" in words
         assert words.endswith(f"{IMAGE} check")
 

@@ -19,6 +19,7 @@ class Engine:
     def __init__(self):
         self.images, self.running, self.events, self.calls, self.used = {}, {}, [], [], set()
         self.containers = {}  # their compose projects
+        self.unhealthy = set()  # compose projects
 
     def have(self, name, recipe="abc", ref="v1"):
         """Hold an image, newer than those before it."""
@@ -40,7 +41,7 @@ class Engine:
 
     room = Docker.room
 
-    def run(self, *args, **kwargs):  # noqa: PLR0911 - one for each command
+    def run(self, *args, **kwargs):  # noqa: PLR0911, PLR0912 - one for each command
         self.calls.append(args)
         if args[0] == "tag":
             (image,) = [image for image in self.images.values() if image["Id"] == args[1]]
@@ -70,6 +71,8 @@ class Engine:
         if args[0] in ("rm", "network"):
             self.containers.pop(args[-1], None)
             return 0, "", ""
+        if "health=unhealthy" in args:
+            return 0, "".join(f"{project}\n" for project in self.unhealthy), ""
         if args[0] == "ps":
             project = args[-1].rpartition("=")[2]
             return 0, f"{project}\n" if project in self.running else "", ""
@@ -211,7 +214,8 @@ def test_the_same_inputs_make_no_new_release(deploy, step, state, docker, action
     assert (again["changed"], again["instances"][0]["new"]) == (False, False)
     assert step("switched", again["instances"])["changed"] is False
     assert step("kept", again["instances"], proofs={"cpu": {"model": "cv2"}})["changed"] is False
-    assert (state(), actions(), docker.calls) == (({ONE: "current"}, ONE), before, [])
+    asked = {call[0] for call in docker.calls}
+    assert (state(), actions(), asked) == (({ONE: "current"}, ONE), before, {"ps"})
 
 
 @pytest.mark.parametrize("change", ["image", "setting", "file edited by hand", "same name, other image"])
@@ -258,6 +262,33 @@ def test_an_image_that_is_not_there_is_said_before_anything_is_written(run_modul
     message = run_module(release, failed=True, state="prepared", dir=str(top), instances=[wanted(9)])["msg"]
     assert "The image iopaint:cpu-v9-abc of the instance cpu is not on the host" in message
     assert not (top / "cpu").exists()
+
+
+def test_an_instance_whose_container_is_unhealthy_is_marked(deploy, step, docker):
+    deploy()
+    docker.unhealthy = {"iopaint-cpu", "somebody-else"}
+    (item,) = step("prepared", [wanted()])["instances"]
+    assert (item["new"], item["unhealthy"]) == (False, True)
+    docker.unhealthy = set()
+    (item,) = step("prepared", [wanted(memory="7g")])["instances"]
+    assert (item["new"], item["unhealthy"]) == (True, False)
+
+
+def test_an_entry_has_the_settings_of_its_release_and_the_compose_files_that_are_there(deploy, step, top):
+    deploy()
+    (item,) = step("prepared", [wanted()])["instances"]
+    assert item["settings"] == {
+        "CPU_IMAGE": "iopaint:cpu-v1-abc",
+        "PROJECT": "iopaint-cpu",
+        "CPU_PORT": "8080",
+        "BIND_ADDRESS": "0.0.0.0",
+        "MEMORY": "6g",
+    }
+    assert item["files"] == ["compose.yaml"]
+    (top / "cpu" / "releases" / ONE / "devices.yaml").write_text("services: {}\n")
+    (top / "cpu" / "releases" / ONE / "unprivileged.yaml").write_text("services: {}\n")
+    (item,) = step("prepared", [], to=ONE)["instances"]
+    assert item["files"] == ["compose.yaml", "unprivileged.yaml", "devices.yaml"]
 
 
 # ---- put back --------------------------------------------------------------------------------------------------------

@@ -2,17 +2,20 @@
 """A release as a source tree. The engine is a stand-in."""
 
 import json
+from pathlib import Path
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.modules import source_release
 
+ROOT = Path(__file__).resolve().parents[2]
 NETWORK = {"PYTHON_INDEX": "https://robot:hunter2@pypi.example.com/simple", "HTTPS_PROXY": "http://proxy:3128"}
 
 
 @pytest.fixture
 def run(run_module, engine, tmp_path):
     def run(**options):
-        args = {"recipe": str(tmp_path), "dest": str(tmp_path / "tree"), "release": "1.6.0", "base": "debian", "network": NETWORK}
+        args = {"recipe": str(ROOT / "docker"), "dest": str(tmp_path / "tree"), "release": "1.6.0", "base": "debian"}
+        args["network"] = NETWORK
         return run_module(source_release, **{**args, **options})
 
     return run

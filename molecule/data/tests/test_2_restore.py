@@ -97,7 +97,7 @@ def test_what_is_not_good_after_the_exchange_is_put_back(host):
 
 def test_the_control_node_is_lost_and_the_same_command_again_converges(host):
     host(f"echo damaged > /var/lib/iopaint/{MODEL}; rm -f {OUTPUTS}/1.png")
-    Killed("playbooks/restore.yml", "Each instance runs and is healthy")
+    Killed("playbooks/restore.yml", "Start instances and wait until they are healthy")
     run = play("playbooks/restore.yml", iopaint_restore_keep_former=False)
     assert is_proven(run)
     assert run.says("The lock was held by restore of", "it was taken over"), run.output

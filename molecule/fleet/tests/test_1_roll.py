@@ -65,7 +65,7 @@ def test_a_host_that_fails_is_put_back_and_the_roll_stops(fleet):
 def test_a_release_that_does_not_serve_is_put_back(one, name, sentence):
     run = play("playbooks/upgrade.yml", "--limit", NAMES[0], **image(name), iopaint_start_timeout=12)
     assert run.rc == 2, run.output
-    assert run.says(sentence, "the former release 0001-cpu-v1-standin was put back and proven"), run.output
+    assert run.says(sentence, "reverted to the previous release 0001-cpu-v1-standin, which is proven"), run.output
     assert one.is_settled("v1")
 
 

@@ -14,10 +14,10 @@ from play import ROOT, play
 HOST = 1  # whose two releases are still there
 TASKS = [
     "The release to go back to is there",
-    "The link of each instance names its release",
-    "Each instance runs and is healthy",
-    "Each instance inpaints a real photograph",
-    "What was proven is kept, and what no release needs is gone",
+    "Point the link of the instance to its new release",
+    "Start instances and wait until they are healthy",
+    "Prove each instance with a real inpainting request",
+    "Record the proof and prune old releases",
     "Other plays may change the host",
 ]
 
@@ -39,7 +39,9 @@ def test_the_same_command_again_converges(fleet, task):
 def test_of_two_controllers_one_is_told_of_the_other(fleet):
     host = fleet[HOST]
     kind = {"v1": "v2", "v2": "v1"}[host.serves()]
-    first = Killed("playbooks/upgrade.yml", "--limit", NAMES[HOST], **image(kind)).until("Each instance runs and is healthy")
+    first = Killed("playbooks/upgrade.yml", "--limit", NAMES[HOST], **image(kind)).until(
+        "Start instances and wait until they are healthy"
+    )
     os.killpg(first.process.pid, signal.SIGSTOP)  # it would be over before the second one has begun
     second = play("playbooks/upgrade.yml", "--limit", NAMES[HOST], **image("v3"))
     os.killpg(first.process.pid, signal.SIGCONT)
@@ -80,7 +82,7 @@ def test_a_host_that_is_lost_in_its_switch_is_in_the_summary_and_converges(fleet
     kind = {"v1": "v2", "v2": "v1"}[fleet[HOST].serves()]
     command = ("playbooks/upgrade.yml", "--limit", f"{NAMES[HOST]},{NAMES[2]}")
     options = {**image(kind), "iopaint_upgrade_batches": ["100%"]}
-    run = Killed(*command, **options).until("Each instance runs and is healthy")
+    run = Killed(*command, **options).until("Start instances and wait until they are healthy")
     subprocess.run(["docker", "kill", NAMES[2]], check=True, stdout=subprocess.DEVNULL)
     assert run.end() != 0, run.output
     assert re.search(rf"^ +{NAMES[HOST]} .* upgraded ", run.output, re.MULTILINE), run.output
@@ -99,7 +101,7 @@ def test_a_host_that_is_lost_between_batches_fails_by_itself(fleet):
     kind = {"v1": "v2", "v2": "v1"}[fleet[HOST].serves()]
     command = ("playbooks/upgrade.yml", "--limit", f"{NAMES[HOST]},{NAMES[2]}")
     options = {**image(kind), "iopaint_upgrade_batches": [1, "100%"]}
-    run = Killed(*command, **options).until("The link of each instance names its release")
+    run = Killed(*command, **options).until("Point the link of the instance to its new release")
     subprocess.run(["docker", "kill", NAMES[2]], check=True, stdout=subprocess.DEVNULL)
     assert run.end() != 0, run.output
     assert re.search(rf"^ +{NAMES[HOST]} .* upgraded ", run.output, re.MULTILINE), run.output
@@ -119,7 +121,7 @@ def test_an_engine_that_restarts_in_the_switch(fleet, moment):
     former = host.serves()
     kind = {"v1": "v2", "v2": "v1"}[former]
     command = ("playbooks/upgrade.yml", "--limit", NAMES[HOST])
-    run = Killed(*command, **image(kind)).until("Each instance runs and is healthy", seconds=moment)
+    run = Killed(*command, **image(kind)).until("Start instances and wait until they are healthy", seconds=moment)
     host("systemctl restart docker")
     run.end()
     host("for try in $(seq 30); do curl -sf http://127.0.0.1:8080/api/v1/model && break; sleep 1; done")

@@ -68,7 +68,7 @@ def test_a_trial_whose_play_is_killed_is_gone_after_the_same_command(fleet):
     host = fleet[HOST]
     serving, before = host.serves(), host.container(of("iopaint-cpu"))
     kind, wanted = another(host)
-    Killed(*COMMAND, **wanted, **BESIDE).until("The trial is over").kill()
+    Killed(*COMMAND, **wanted, **BESIDE).until("Remove the candidate").kill()
     assert host.container(of("iopaint-cpu")) == before
     assert host.serves() == serving
     assert json.loads(host(f"cat {LOCK}"))["play"] == "upgrade"

@@ -1,0 +1,75 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What an operator reads after a failure: text without escapes, and per instance what failed and what serves."""
+
+import pytest
+from ansible_collections.iopaint.fleet.plugins.filter.messages import FilterModule
+from hypothesis import given
+from hypothesis import strategies as st
+
+report, plain_text = (FilterModule().filters()[name] for name in ("failure_report", "plain_text"))
+
+
+def instance(name, new=True):
+    return {"name": name, "id": f"0002-{name}", "new": new, "url": "http://127.0.0.1:8080"}
+
+
+def failure(name="cpu", new=True, previous="", reverted=False, unreverted=""):
+    known = {"reason": f"{name} broke.", "previous": previous, "reverted": reverted, "unreverted": unreverted}
+    return {"instance": instance(name, new), **known}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\x1b[1;31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07text", "text"),
+        ("\x1b]8;;http://x\x1b\\\\link", "\\link"),
+        ("\x1b[?25lhidden\x1b[2K", "hidden"),
+        ("a\x07b\x08c\x9b31md", "abcd"),
+        (["one\ttab", "two \u202e"], "one\ttab\ntwo"),
+        ("cr\r\nlf \\n stays", "cr\nlf \\n stays"),
+    ],
+)
+def test_escapes_go_and_the_text_stays(text, expected):
+    assert plain_text(text) == expected
+
+
+@given(st.text(alphabet=st.one_of(st.characters(), st.sampled_from("\x1b[]\\\x07;m"))))
+def test_nothing_that_a_terminal_acts_on_is_left(text):
+    assert all(character in "\t\n" or character.isprintable() for character in plain_text(text))
+
+
+def test_a_reverted_instance_names_both_releases_and_the_others():
+    text = report([failure(previous="0001-cpu", reverted=True)], [], [instance("cpu"), instance("second")])
+    assert text.splitlines() == [
+        "cpu broke.",
+        "cpu: reverted to the previous release 0001-cpu, which is proven; 0002-cpu is recorded as failed.",
+        "Current and proven: second (0002-second).",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sentence"),
+    [
+        (failure(), "there is no previous release to revert to; 0002-cpu is recorded as failed."),
+        (failure(new=False), "its release 0002-cpu was restarted once and still fails; its files stay as they are."),
+        (
+            failure(previous="0001-cpu", unreverted="no memory"),
+            "the previous release 0001-cpu, which does not serve either: no memory",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ({"status": 200}, "http://127.0.0.1:8080 answers, but"),
+        ({"status": 500}, "http://127.0.0.1:8080 answers with status 500"),
+        ({"status": -1, "msg": "Connection \x1b[1mrefused"}, "Nothing serves on http://127.0.0.1:8080: Connection refused"),
+    ],
+)
+def test_nothing_serves_is_said_only_of_what_was_asked(outcome, sentence, answer, says):
+    text = report([outcome], [{"item": outcome, **answer}], [outcome["instance"]])
+    assert sentence in text
+    assert says in text
+    assert ("Nothing serves" in text) is (answer["status"] == -1)
+    assert "playbooks/rollback.yml" in text
