@@ -49,6 +49,26 @@ def read(path):
         return stream.read()
 
 
+def test_no_umask_changes_a_mode(run, folders, tmp_path):
+    """Hosts with UMASK 077 are common; what lies below has to be found by users other than root."""
+    before = os.umask(0o077)
+    try:
+        run()
+    finally:
+        os.umask(before)
+    assert [oct(mode(path)) for path in (tmp_path / "instances", folders[0]["path"], *paths(folders[:1]))] == [
+        "0o755",
+        "0o755",
+        "0o644",
+        "0o600",
+    ]
+
+
+def test_a_file_in_the_place_of_a_folder_is_an_error(run, folders, tmp_path):
+    (tmp_path / "instances").write_text("no folder")
+    assert "could not be made or filled" in run(failed=True)["msg"]
+
+
 def test_all_files_of_all_instances_are_written(run, folders):
     result = run()
     assert (result["changed"], result["written"]) == (True, everything(folders))
