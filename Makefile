@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .ONESHELL:
 .DEFAULT_GOAL := help
 UV_VERSION := 0.13.9
+MERMAID_VERSION := 11.17.2
+MERMAID_SHA256 := 6ad2f42c3fc26bbf9e45cbb6d11898972573ea52b33a5f4ff51952899f950ffd
 VENV := $(CURDIR)/.venv
 UV := build/uv/bin/uv
 COLLECTION := build/collections/ansible_collections/iopaint/fleet
@@ -18,7 +20,7 @@ export DOCKER_TIMEOUT := 300
 # The longest first, as two run at once. By their names: image-gpu takes gigabytes, bundle and registry-build ten minutes each.
 SCENARIO ?= registry default fleet provision provision-ubuntu gpu data image operations
 
-.PHONY: help env demo demo-down lint unit scenarios test bench bench-fleet constraints modules
+.PHONY: help env demo demo-down lint unit scenarios test docs bench bench-fleet constraints
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
 
@@ -35,13 +37,13 @@ env: .venv/.pinned ## .venv with every tool pinned, collections included
 
 lint: env ## yamllint, ansible-lint (profile production), ruff, role arguments
 	yamllint --strict .
-	ansible-lint --offline --profile production
+	ansible-lint
 	scripts/role-arguments
-	scripts/readme-variables --check
+	scripts/role-docs --check
 	ruff check .
 	ruff format --check .
 
-unit: env ## unit tests of plugins and docker/entrypoint
+unit: env ## unit tests of plugins and docker/image/entrypoint
 	pytest -q
 
 demo: env ## IOPaint on a test host on this machine, on http://127.0.0.1:8080
@@ -56,6 +58,20 @@ scenarios: env
 test: lint unit scenarios ## lint, unit tests and all scenarios; SCENARIO=default runs one
 	@echo "make test: lint, unit tests and scenarios passed: $(SCENARIO)"
 
+# The pages' script would load Mermaid from another site, so the site has its own copy, from the npm registry.
+docs: env ## the pages of docs/ as a site in build/site, links checked; needs npm
+	@scripts/role-docs --check
+	[ -x build/docs-venv/bin/python ] || $(UV) venv -q --no-python-downloads build/docs-venv
+	$(UV) pip install -q --python build/docs-venv/bin/python --require-hashes -r requirements/docs.txt
+	if ! [ -f build/mermaid.tgz ] || ! echo "$(MERMAID_SHA256)  build/mermaid.tgz" | sha256sum --status --check; then
+	  npm pack --silent --pack-destination build mermaid@$(MERMAID_VERSION) >/dev/null
+	  mv build/mermaid-$(MERMAID_VERSION).tgz build/mermaid.tgz
+	  echo "$(MERMAID_SHA256)  build/mermaid.tgz" | sha256sum --quiet --check
+	fi
+	NO_MKDOCS_2_WARNING=1 build/docs-venv/bin/mkdocs build --quiet --strict
+	tar -xzf build/mermaid.tgz -C build/site/assets/javascripts --strip-components 2 package/dist/mermaid.min.js
+	echo "make docs: open build/site/index.html"
+
 bench: env ## docker/ against the plain design: sizes, times and ratios; BENCH_OPTIONS="--runs 1"
 	scripts/bench $(BENCH_OPTIONS)
 
@@ -66,6 +82,3 @@ constraints: env ## pin requirements/dev.txt and docker/constraints anew
 	$(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --no-emit-index-url --custom-compile-command "make constraints" \
 	  requirements/dev.in -o requirements/dev.txt
 	scripts/constraints
-
-modules: ## docker/packages/modules.txt anew, from one image of each variant after `make constraints`; IMAGES="iopaint:cpu-latest …"
-	scripts/modules $(IMAGES)

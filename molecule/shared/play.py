@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+# A task that is waited for has to be announced when it begins, not when it has ended.
+BANNERS = {"ANSIBLE_DISPLAY_SKIPPED_HOSTS": "true"}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -37,7 +39,7 @@ def process(playbook: str, *arguments: str, **variables) -> dict:
         command += ["-e", json.dumps(variables)]
     return {
         "args": command,
-        "env": {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0", "COLUMNS": "200"},
+        "env": {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0", "COLUMNS": "200", **BANNERS},
         "cwd": ROOT,
         "stdin": subprocess.DEVNULL,
         "stdout": subprocess.PIPE,

@@ -12,7 +12,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils import files
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import status
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "roles" / "iopaint" / "templates"
+TEMPLATES = Path(__file__).resolve().parents[2] / "roles" / "iopaint_status" / "templates"
 OF_HOST = ("driver", "disk", "lock")  # the page has a second table, of the hosts
 
 

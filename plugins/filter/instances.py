@@ -8,6 +8,7 @@ import re
 from pathlib import PurePosixPath
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import reached_at
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import devices
 
 DOCUMENTATION = r"""
@@ -32,10 +33,6 @@ options:
     description: Image for each variant, as the user names them (C(iopaint_images)).
     type: dict
     default: {}
-  built:
-    description: What the role iopaint_image made, by variant (C(iopaint_image_built)).
-    type: dict
-    default: {}
   gpus:
     description: CDI names of the host's GPUs, one each (filter C(gpu_cdi_names)); without it C(devices=[auto]) stays as it is.
     type: list
@@ -54,7 +51,8 @@ _value:
   description:
     - One entry an instance, with these keys added.
     - C(devices), the CDI names of a GPU instance; one with V([auto]) has become one for each of C(gpus).
-    - C(image), C(url) (where the host reaches it) and C(published) (C(address), C(port) and compose C(project)).
+    - C(image) and C(own_image), whether the operator names it.
+    - C(url) (where the host reaches it) and C(published) (C(address), C(port) and compose C(project)).
     - C(auto), whether it stands for one instance per GPU, whose number is not known yet.
     - C(cpu_allowed), whether a GPU instance may run without its GPU (option C(fleet_require_gpu) is false).
     - C(environment), the options of IOPaint as C(IOPAINT_*) variables, and mirrors of models by the names that it reads.
@@ -71,17 +69,11 @@ OWN_OPTIONS = {
     "output_dir": "iopaint_data_dir",
 }
 MODEL_MIRROR = re.compile(r"[A-Z][A-Z0-9_]*_MODEL_(URL|MD5)")
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what the user may ask for, and how it is reached
 
 
 def text(value):
     """Give an option's value as the entrypoint reads it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def reached_at(bind_address):
-    """Give the host part of the URL under which the host itself reaches a published port."""
-    return ANY_ADDRESS.get(bind_address, f"[{bind_address}]" if ":" in bind_address else bind_address)
 
 
 def number(value):
@@ -147,8 +139,8 @@ def complete(entry, where, defaults):
     }
 
 
-def instances(wanted, defaults, images=None, built=None, gpus=None):
-    """Give the completed entries; raise AnsibleFilterError with the entry's place on what is wrong."""
+def instances(wanted, defaults, images=None, gpus=None):
+    """Return the completed entries; raise AnsibleFilterError with the entry's place on what is wrong."""
     done = [complete(entry, where, defaults) for where, entry in devices.expand(wanted, gpus)]
     for key in ("name", "port"):
         values = [instance[key] for instance in done]
@@ -157,14 +149,24 @@ def instances(wanted, defaults, images=None, built=None, gpus=None):
             raise AnsibleFilterError(f"iopaint_instances: {key} {', '.join(twice)} is used by more than one instance.")
     devices.check(done, gpus)
     for instance in done:
-        variant = instance["variant"]
-        made = (built or {}).get(variant, {}).get("image")
-        instance["image"] = (images or {}).get(variant) or made or f"iopaint:{variant}-latest"
+        own = (images or {}).get(instance["variant"])
+        instance.update(image=own or f"iopaint:{instance['variant']}-latest", own_image=bool(own))
     return done
 
 
-def dotenv(values):
-    """Give a dictionary as the lines of an env file that compose reads back to the same values."""
+def built_instances(wanted, built):
+    """Return completed instances with the images that they get, and the ref that these were asked for by.
+
+    built: by variant, C(image) and C(ref), as the fact iopaint_image_built has them. Instances with an own image keep it.
+    """
+    made = [{} if instance["own_image"] else built.get(instance["variant"], {}) for instance in wanted]
+    return [
+        {**instance, **{key: image[key] for key in ("image", "ref") if image.get(key)}} for instance, image in zip(wanted, made)
+    ]
+
+
+def to_dotenv(values):
+    """Return a dictionary as the lines of an env file that compose reads back to the same values."""
     lines = []
     for name, value in values.items():
         shown = text(value)
@@ -194,15 +196,20 @@ def instance_releases(wanted, layout, common):
         }
         files = [
             {"name": "compose.yaml", "content": layout["compose"], "mode": "0644"},
-            {"name": ".env", "content": dotenv(settings), "mode": "0644"},  # the module adds the image
-            {"name": "options.env", "content": dotenv(instance["environment"]), "mode": "0600", "secret": True},
+            {"name": ".env", "content": to_dotenv(settings), "mode": "0644"},  # the module adds the image
+            {"name": "options.env", "content": to_dotenv(instance["environment"]), "mode": "0600", "secret": True},
             {"name": "unprivileged.yaml", "content": layout["unprivileged"], "mode": "0644"},
         ]
         if instance["variant"] == "gpu":
             override = devices.compose_override(instance, layout["gpu_mode"])
             files.append({"name": "devices.yaml", "content": override, "mode": "0644"})
         release = {key: instance[key] for key in ("name", "variant", "image", "url", "environment", "cpu_allowed", "memory")}
-        release.update(project=published["project"], image_variable=f"{variant}_IMAGE", devices=instance.get("devices") or [])
+        release.update(
+            ref=instance.get("ref"),
+            project=published["project"],
+            image_variable=f"{variant}_IMAGE",
+            devices=instance.get("devices") or [],
+        )
         done.append({**release, "files": files})
     return done
 
@@ -223,4 +230,9 @@ class FilterModule:
 
     def filters(self):
         """Give name and function."""
-        return {"instances": instances, "data_folders": data_folders, "instance_releases": instance_releases}
+        return {
+            "instances": instances,
+            "built_instances": built_instances,
+            "data_folders": data_folders,
+            "instance_releases": instance_releases,
+        }

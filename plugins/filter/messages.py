@@ -52,12 +52,21 @@ def plain_text(lines):
     return plain(lines if isinstance(lines, str) else "\n".join(lines)).strip()
 
 
+def failure_reason(result):
+    """Return why a task failed, in a rescue: the messages of its result, or of those items of a loop that failed."""
+    items = result.get("results") or [result]
+    said = [str(item.get("msg") or "") for item in items if item.get("failed") or len(items) == 1]
+    return " ".join(text.strip() for text in said if text.strip()) or "the host does not answer"
+
+
 def became(failure):
     """Return what became of the release of an instance that failed, as a sentence."""
     instance, previous = failure["instance"], failure["previous"]
     name, release = instance["name"], instance["id"]
     if not instance["new"]:
         return f"{name}: its release {release} was restarted once and still fails; its files stay as they are."
+    if not previous and failure["unreverted"]:
+        return f"{name}: {release} failed, and the previous release could not be put back: {failure['unreverted']}"
     if not previous:
         return f"{name}: there is no previous release to revert to; {release} is recorded as failed."
     if failure["reverted"]:
@@ -95,4 +104,4 @@ class FilterModule:
 
     def filters(self):
         """Return name and function of each."""
-        return {"failure_report": failure_report, "plain_text": plain_text}
+        return {"failure_reason": failure_reason, "failure_report": failure_report, "plain_text": plain_text}

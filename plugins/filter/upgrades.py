@@ -40,8 +40,11 @@ def rows(host, result):
     reason = table.cut(table.one_line(result.get("reason")))
     for instance in result.get("instances") or [{}]:
         gap = instance.get("without_service_s")
-        cells = [instance.get("name"), instance.get("before"), instance.get("after"), result["outcome"], result.get("seconds")]
-        yield [host, *map(table.shown, [*cells, None if gap is None else f"{gap:.1f} s", reason])]
+        outcome = instance.get("outcome") or result["outcome"]
+        why = reason if outcome in FAILURES or outcome == result["outcome"] else ""
+        why = table.cut(table.one_line(instance["reason"])) if instance.get("reason") else why
+        cells = [instance.get("name"), instance.get("before"), instance.get("after"), outcome, result.get("seconds")]
+        yield [host, *map(table.shown, [*cells, None if gap is None else f"{gap:.1f} s", why])]
 
 
 def upgrade_table(hosts):
@@ -57,23 +60,45 @@ def untouched(host):
     return {"outcome": "not reached", "instances": upgraded_instances([], host.get("iopaint_listed", {}).get("instances", []))}
 
 
-def upgraded_instances(released, listed):
-    """Give release before and after of each instance; one that is not in released stays at its former one.
+def upgraded_instances(released, listed, failures=()):
+    """Return release before and after of each instance, with its own outcome where it has one.
 
     released: what the role made current. listed: what the module release found before (state listed), of which name and proven
-    (the release that served, or None) are read.
+    (the release that served, or None) are read. failures: the fact iopaint_outcomes. An instance in neither released nor failures
+    stays at its previous release.
     """
     before = {item["name"]: item["proven"] for item in listed}
     done = {item["name"]: item for item in released}
+    failed = {item["instance"]["name"]: item for item in failures}
     return [
         {
             "name": name,
             "before": before.get(name),
             "after": done.get(name, {}).get("id", before.get(name)),
             "without_service_s": done.get(name, {}).get("without_service_s"),
+            **own_outcome(done.get(name), failed.get(name)),
         }
         for name in dict.fromkeys([*before, *done])
     ]
+
+
+def own_outcome(released, failure):
+    """Return outcome and reason of one instance, or nothing where it was not its turn."""
+    if failure:
+        return {"outcome": "put back" if failure["reverted"] else "failed", "reason": failure["reason"]}
+    if released:
+        return {"outcome": "upgraded" if released.get("new") else "unchanged"}
+    return {}
+
+
+def upgrade_batches(hostvars):
+    """Return how many hosts are upgraded at a time, as a play's serial takes it.
+
+    hostvars: the variables of every host. The first host that has the fact iopaint_upgrade_plan decides. Before it is set (as
+    with --syntax-check and --list-tasks) nothing is run, and one host at a time is as good as any.
+    """
+    plans = [hostvars[host].get("iopaint_upgrade_plan") for host in hostvars]
+    return next((plan["batches"] for plan in plans if plan), [1])
 
 
 def upgrade_failures(hosts):
@@ -88,6 +113,7 @@ class FilterModule:
         """Give name and function."""
         return {
             "upgrade_table": upgrade_table,
+            "upgrade_batches": upgrade_batches,
             "upgrade_failures": upgrade_failures,
             "upgraded_instances": upgraded_instances,
         }

@@ -33,7 +33,10 @@ _ADVICE = [
     ),
     (
         r"EXPKEYSIG|KEYEXPIRED|key(?: is)? expired|[Cc]ertificate .*expired",
-        Advice("is signed by a key that has expired ({reason})", "Remove {keyring}, and the next run fetches the key anew."),
+        Advice(
+            "is signed by a key that has expired ({reason})",
+            "Remove {key}, and the next run fetches the key anew; a shipped key comes with a newer release of the collection.",
+        ),
     ),
     (
         r"BADSIG|manipulated|[Bb]ad signature|Clearsigned file isn't valid",
@@ -114,7 +117,7 @@ def _troubles(output: str) -> Iterator[Trouble]:
 
 
 def advise(reason: str, names: dict[str, str]) -> Advice:
-    """The reason in plain words; names tell what the user knows source, proxy, components, fingerprints and keyring by."""
+    """The reason in plain words; names tell what the user knows source, proxy, components, fingerprints and key by."""
     for pattern, advice in _ADVICE:
         found = re.search(pattern, reason)
         if found:

@@ -36,6 +36,14 @@ def is_trial(container, name):
     return container["Config"]["Labels"][PROJECT] == PREFIX + name + BESIDE
 
 
+def unhealthy_projects(docker):
+    """Return the compose projects with a container that the engine calls unhealthy. docker: a Docker of docker_cli."""
+    row = f'{{{{.Label "{PROJECT}"}}}}'
+    filters = ("--filter", f"label={PROJECT}", "--filter", "health=unhealthy")
+    _rc, out, _err = docker.run("ps", *filters, "--format", row)
+    return set(out.splitlines())
+
+
 def folders(top):
     """Give the names of the instances that have releases below top."""
     found = sorted(os.listdir(top)) if os.path.isdir(top) else []

@@ -1,11 +1,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Where a build's downloads come from: handed over in the environment, and without a trace of the secrets in it."""
+"""Addresses: how the host reaches a published port, and what is secret in the addresses of a build's downloads."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import unquote
 
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what may be asked for, and how it is reached
 USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -32,3 +33,8 @@ def masked(text, values):
     for secret in secrets(values):
         text = text.replace(secret, "***")
     return text
+
+
+def reached_at(address):
+    """Return the host part of the URL under which the host itself reaches a port that is published on an address."""
+    return ANY_ADDRESS.get(address, f"[{address}]" if ":" in address else address)

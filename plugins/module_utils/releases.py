@@ -34,8 +34,8 @@ def masked(environment):
     return {name: "***" if SECRET.search(name) else network.masked(str(value), [value]) for name, value in environment.items()}
 
 
-def dotenv(text):
-    """Give the variables of an env file as the collection writes them."""
+def from_dotenv(text):
+    """Return the variables of an env file as the collection writes them."""
     values = {}
     for line in text.splitlines():
         name, _equals, value = line.partition("=")
@@ -209,7 +209,7 @@ class Releases:
             "folder": self.path(record["id"]),
             "memory": record.get("memory"),
             "files": ["compose.yaml", *overrides],
-            "settings": dotenv(read(settings)) if os.path.isfile(settings) else {},
+            "settings": from_dotenv(read(settings)) if os.path.isfile(settings) else {},
             "unhealthy": False,
             "devices": record.get("devices") or [],
             "cpu_allowed": bool(record.get("cpu_allowed")),
@@ -234,8 +234,8 @@ class Releases:
             "reason": f"rebuilt from its files and from what runs, as its record could not be read ({why})",
         }
         try:
-            settings = dotenv(read(os.path.join(folder, ".env")))
-            environment = masked(dotenv(read(os.path.join(folder, "options.env"))))
+            settings = from_dotenv(read(os.path.join(folder, ".env")))
+            environment = masked(from_dotenv(read(os.path.join(folder, "options.env"))))
             (variable,) = [name for name in settings if name.endswith("_IMAGE")]
         except (OSError, ValueError):
             self.save({**record, "outcome": FAILED, "reason": f"its record and its files are damaged ({why})"})
@@ -248,18 +248,13 @@ class Releases:
             variant=variant,
             environment=environment,
             project=settings.get("PROJECT"),
-            url=f"http://{reached_at(address)}:{port}",
+            url=f"http://{network.reached_at(address)}:{port}",
         )
         here = image.get("Id") or "gone"
         seen = (None, here) if self.linked == release_id else (here,)  # one that is stopped is known by its link
         runs = self.linked in (release_id, None) and running_id in seen
         self.save({**record, "outcome": CURRENT if runs else FORMER})
         return self.records[release_id]
-
-
-def reached_at(address):
-    """Give the host part of the URL under which the host itself reaches a published port."""
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)  # noqa: S104
 
 
 def described(name, image):

@@ -37,7 +37,7 @@ options:
     type: bool
     default: true
   source:
-    description: The O(source) that M(iopaint.fleet.apt_source) wrote under this name has to work; of others a warning is enough.
+    description: The O(source) that the role apt_repository added under this name has to work; of others a warning is enough.
     type: str
     default: ""
   update:
@@ -69,7 +69,7 @@ attributes:
   diff_mode:
     support: full
 seealso:
-  - module: iopaint.fleet.apt_source
+  - module: ansible.builtin.deb822_repository
 author:
   - iopaint.fleet contributors (@iopaint)
 """
@@ -125,6 +125,7 @@ OPTIONS = [
 # A configuration file that somebody edited stays, without a question that nobody would answer.
 CHANGE = ["-y", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages"]
 CHANGE += ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
+KEYS = "/var/cache/iopaint-fleet/apt-keys"  # where the role apt_repository keeps keys that it fetched
 POLICY = "/usr/sbin/policy-rc.d"
 
 
@@ -210,7 +211,7 @@ class Packages:
                 self.fail(f"apt can't work: {reason.rstrip('.')}. {self.culprits(uri)}")
             elif any(f"{uri.rstrip('/')}/".startswith(own) for own in uris):
                 names = {key: self.named(key) for key in ("source", "proxy", "components", "fingerprints")}
-                advice = advise(reason, {**names, "keyring": f"{self.module.params['root']}/keyrings/{source}.gpg"})
+                advice = advise(reason, {**names, "key": f"{KEYS}/{source}-*.key"})
                 self.fail(f"The repository {source} at {uri} {advice.meaning}. {advice.action}")
             else:
                 self.module.warn(f"apt: {uri}: {reason}")

@@ -82,6 +82,7 @@ import tempfile
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import bundle
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
 
 NOTHING = "Nothing was loaded, and nothing that runs was touched."
 
@@ -170,9 +171,9 @@ class Load:
             missing.append(above)
             above = os.path.dirname(above)
         for folder in reversed(missing):
-            os.mkdir(folder, 0o755)
+            make_folder(folder)
             os.chown(folder, owner, owner)
-        descriptor, candidate = tempfile.mkstemp(dir=os.path.dirname(place))
+        descriptor, candidate = tempfile.mkstemp(prefix=".iopaint-", dir=os.path.dirname(place))
         try:
             with os.fdopen(descriptor, "wb") as file:
                 bundle.copy_member(path, self.module.get_bin_path, bundle.MODELS + model["path"], file)

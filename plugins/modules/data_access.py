@@ -11,8 +11,10 @@ version_added: 0.1.0
 description:
   - Older IOPaint images ran as root and left files that the image's user can't overwrite or read.
   - The kernel is asked with the user's own identity, so access control lists and read-only mounts count as well.
+  - A file with more than one name may be somebody else's too. It is found, and never handed over.
   - Links are not followed, except one in the place of a given folder. Links, FIFOs, sockets and devices below it are left alone.
   - Folders more than 300 levels deep are left alone.
+  - C(lost+found) at the top of a folder and temporary files of this collection and of Ansible are no data, and left alone.
   - A given folder itself is not judged, since a deploy hands it over in any case. A missing folder holds nothing to find.
 options:
   folders:
@@ -78,6 +80,7 @@ found:
 """
 
 import os
+import re
 import stat
 from contextlib import contextmanager
 
@@ -86,6 +89,7 @@ from ansible.module_utils.basic import AnsibleModule
 EXAMPLES_SHOWN = 5
 DEEPEST = 300  # each level holds an open folder, and a process may have 1,024
 NEEDS = {"read": os.R_OK, "write": os.R_OK | os.W_OK}
+NO_DATA = re.compile(r"[.]ansible_tmp|[.]iopaint-")  # begins the names of files that a play was writing
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -110,21 +114,38 @@ def acting_as(user):
 def refused(folder, entries, need, user):
     """Return those entries of an open folder that the user can't use; entries: (name, whether it is a folder)."""
     with acting_as(user):
-        return {
-            name
-            for name, is_folder in entries
-            if not os.access(name, need | (os.X_OK if is_folder else 0), dir_fd=folder, effective_ids=True)
-        }
+        if os.access(".", os.X_OK, dir_fd=folder, effective_ids=True):
+            return {
+                name
+                for name, is_folder in entries
+                if not os.access(name, need | (os.X_OK if is_folder else 0), dir_fd=folder, effective_ids=True)
+            }
+    # The folder itself is in the way, and handed over by the deploy: what its entries allow is judged by their modes.
+    return {name for name, is_folder in entries if lacks(folder, name, need | (os.X_OK if is_folder else 0), user)}
+
+
+def lacks(folder, name, need, user):
+    """Return whether an entry's mode refuses the user what it needs."""
+    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    shift = 6 if found.st_uid == user else 3 if found.st_gid == user else 0
+    return bool(need & ~(found.st_mode >> shift))
 
 
 def hand_over(folder, name, user):
-    """Give one entry of an open folder to the user; an entry that has become something else meanwhile is left alone."""
+    """Give one entry of an open folder to the user, and return whether that was done.
+
+    An entry that has become something else meanwhile, and a file with more than one name, is left alone.
+    """
     entry = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
-        mode = os.fstat(entry).st_mode
-        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-            os.fchown(entry, user, user)
-            os.fchmod(entry, stat.S_IMODE(mode) | (0o700 if stat.S_ISDIR(mode) else 0o600))
+        found = os.fstat(entry)
+        is_folder = stat.S_ISDIR(found.st_mode)
+        if not is_folder and not (stat.S_ISREG(found.st_mode) and found.st_nlink == 1):
+            return False
+        os.fchown(entry, user, user)
+        mode = stat.S_IMODE(os.fstat(entry).st_mode)  # read again: fchown clears set-user-ID
+        os.fchmod(entry, mode | (0o700 if is_folder else 0o600))
+        return True
     finally:
         os.close(entry)
 
@@ -135,7 +156,9 @@ def walk(folder, place, visit, depth=0):
         entries = [
             (entry.name, entry.is_dir(follow_symlinks=False))
             for entry in found
-            if entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)
+            if (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False))
+            and not NO_DATA.match(entry.name)
+            and (place or entry.name != "lost+found")
         ]
     entries.sort()
     visit(folder, place, entries)
@@ -170,11 +193,11 @@ class Look:
         """Count what the user can't use among the entries of an open folder, and hand it over where that is asked for."""
         for name in sorted(refused(folder, entries, self.need, self.user)):
             try:
-                if len(self.examples) < EXAMPLES_SHOWN:
-                    self.examples.append(shown(folder, place, name))
-                if self.adopt:
-                    hand_over(folder, name, self.user)
+                text = shown(folder, place, name)
+                if self.adopt and not hand_over(folder, name, self.user):
+                    continue
                 self.count += 1
+                self.examples += [text] if len(self.examples) < EXAMPLES_SHOWN else []
             except FileNotFoundError:  # removed meanwhile
                 continue
 

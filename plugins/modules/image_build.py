@@ -137,6 +137,10 @@ tags:
   type: list
   elements: str
   returned: success
+ref:
+  description: The ref that was asked for.
+  type: str
+  returned: success
 built:
   description: Whether a build ran.
   type: bool
@@ -242,7 +246,7 @@ def bake(module, docker, immutable, digest):
         "SOURCE": params["source"],
         "BASE": params["base"],
         "TAGS": immutable,
-        "VERSION": tag_of(params["ref"]),
+        "VERSION": params["ref"],
         "REVISION": params["revision"],
         "RECIPE": digest,
         "CREATED": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -325,6 +329,7 @@ def main():
     result = {
         "image": immutable,
         "tags": [immutable, *aliases],
+        "ref": params["ref"],
         "built": False,
         "seconds": 0.0,
         "recipe_digest": digest,

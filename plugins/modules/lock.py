@@ -94,7 +94,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit
-from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
 from ansible_collections.iopaint.fleet.plugins.module_utils.lock import PATH, read
 
 
@@ -152,6 +152,8 @@ def acquire(module, path, owner):
     while True:
         holder = read(path)
         if holder and holder.get("token") == owner["token"]:
+            if params["release"] and params["release"] != holder.get("release") and not module.check_mode:
+                write(path, json.dumps({**holder, "release": params["release"]}))
             return None, taken_over
         if holder and params["take_over"] and holder.get("token") == params["take_over"] and not module.check_mode:
             taken_over = free(path, params["take_over"]) or taken_over

@@ -9,7 +9,7 @@ module: options_check
 short_description: Checks the options of instances against IOPaint itself, before anything is started
 version_added: 0.1.0
 description:
-  - Asks C(docker/entrypoint check) for each instance, which reads the options and models from IOPaint's own source.
+  - Asks C(docker/image/entrypoint check) for each instance, which reads the options and models from IOPaint's own source.
   - The source is a tree on the host (O(source), before an image is built of it) or what an image holds (its key C(image)).
 options:
   instances:
@@ -20,7 +20,7 @@ options:
     elements: dict
     required: true
   entrypoint:
-    description: The program C(docker/entrypoint) on the host, with O(source).
+    description: The program C(docker/image/entrypoint) on the host, with O(source).
     type: path
   source:
     description: Folder that holds C(iopaint/).

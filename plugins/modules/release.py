@@ -192,10 +192,15 @@ class Steps:
         rc, out, _err = self.docker.run("inspect", "--format", "{{.Image}}", out.split()[0])
         return out.strip() if rc == 0 else None
 
-    def log(self, action, name, record, **facts):
-        """Add a line to the audit log."""
+    def log(self, action, name, record, must=True, **facts):
+        """Add a line to the audit log. must: whether a log that can't be written is an error, or a warning."""
         facts = {"instance": name, "release": record["id"], "image": record.get("image"), **facts}
-        audit.append(self.params["audit"], action, self.owner, **facts)
+        try:
+            audit.append(self.params["audit"], action, self.owner, **facts)
+        except OSError as error:
+            if must:
+                raise
+            self.module.warn(f"The audit log {self.params['audit']} (iopaint_audit_log) could not be written: {error}")
 
     # --- prepared ----------------------------------------------------------------------------------------------------
 
@@ -224,10 +229,7 @@ class Steps:
 
     def judged(self, done):
         """Return the entries with `unhealthy` set where the engine says so of the instance's container."""
-        row = f'{{{{.Label "{containers.PROJECT}"}}}}'
-        filters = ("--filter", f"label={containers.PROJECT}", "--filter", "health=unhealthy")
-        _rc, out, _err = self.docker.run("ps", *filters, "--format", row)
-        unhealthy = set(out.splitlines())
+        unhealthy = containers.unhealthy_projects(self.docker)
         return [{**item, "unhealthy": item["project"] in unhealthy} for item in done]
 
     def image(self, item):
@@ -288,6 +290,7 @@ class Steps:
             "operator": self.owner.get("operator"),
             "controller": self.owner.get("controller"),
             **releases.described(name, image),
+            **({"ref": item["ref"]} if item.get("ref") else {}),
             "asked": item["image"],
             "variant": item["variant"],
             "environment": releases.masked(item["environment"]),
@@ -403,9 +406,9 @@ class Steps:
                 if other["outcome"] == releases.CURRENT and other["id"] != record["id"]:
                     store.end(other, releases.FORMER)
             if before != releases.CURRENT:
-                self.log("kept", item["name"], record, outcome=releases.CURRENT, proof=record["proof"], **facts)
+                self.log("kept", item["name"], record, must=False, outcome=releases.CURRENT, proof=record["proof"], **facts)
             if item.get("failed"):
-                self.log("put back", item["name"], record, reason=f"{item['failed']} failed", proof=record["proof"])
+                self.log("put back", item["name"], record, must=False, reason=f"{item['failed']} failed", proof=record["proof"])
             done.append({**item, **facts})
         return done
 
@@ -449,12 +452,11 @@ class Steps:
             store.end(record, releases.FAILED, self.params["reason"])
             replaced = store.records.get(record.get("replaces"))
             back = f"back to {replaced['id']}" if replaced else "there is no former release"
-            self.log(
-                "failed", item["name"], record, outcome=releases.FAILED, reason=self.params["reason"], then=back, duration_s=took
-            )
             if replaced:
                 store.point(replaced["id"])
                 former.append({**store.to_run(replaced, False), "failed": item["id"]})
+            facts = {"outcome": releases.FAILED, "reason": self.params["reason"], "then": back, "duration_s": took}
+            self.log("failed", item["name"], record, must=False, **facts)
         return former
 
     # --- prune -------------------------------------------------------------------------------------------------------

@@ -118,7 +118,8 @@ from collections import Counter
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, backups, containers, exchange, manifest, releases
-from ansible_collections.iopaint.fleet.plugins.module_utils.files import write
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
 
 STATE = ".restore.json"  # in the data folder, from staged to kept or back
 SLACK = 16 << 20
@@ -142,7 +143,9 @@ class Restore:
         """Give the instances that have a release, and those of them that use one of the trees."""
         stores = [releases.Releases(self.params["dir"], name) for name in containers.folders(self.params["dir"])]
         proven = [(store, store.proven()) for store in stores]
+        unhealthy = containers.unhealthy_projects(Docker(self.module)) if any(record for _store, record in proven) else ()
         found = [store.to_run({**record, "replaces": None}) for store, record in proven if record]
+        found = [{**each, "unhealthy": each["project"] in unhealthy} for each in found]
         return found, [each for each in found if "models" in trees or f"outputs/{each['name']}" in trees]
 
     # --- staged -------------------------------------------------------------------------------------------------------
@@ -239,7 +242,7 @@ class Restore:
         for tree in trees:
             for above in reversed([tree.above, *parents(tree.above)]):
                 if not os.path.isdir(above):
-                    os.mkdir(above, 0o755)
+                    make_folder(above)
                     made.append(above)
             if not self.module.check_mode:
                 tree.repair()

@@ -93,7 +93,7 @@ def main():
     if rc != 0:
         lines = [line for line in plain(out + err).splitlines() if line.strip()]
         module.fail_json(
-            msg=f"IOPaint {params['release']} (iopaint_image_release) could not be had from the Python package index "
+            msg=f"IOPaint {params['release']} (iopaint_image_release) could not be downloaded from the Python package index "
             f"(iopaint_image_python_index and its neighbours). Nothing that runs was touched. The end of the log:\n"
             + "\n".join(lines[-12:])
         )

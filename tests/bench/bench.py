@@ -87,7 +87,7 @@ class Design:
             env.update(WHEELHOUSE=self.options.wheelhouse, SOURCE_DATE_EPOCH="1577836800")
         else:
             pins = [(self.recipe / "constraints" / name).read_text() for name in ("torch-cpu.txt", "packages.txt")]
-            # The wheels of a wheelhouse may be one's own builds, so without hashes, as in docker/packages/install-pins.
+            # The wheels of a wheelhouse may be one's own builds, so without hashes, as in docker/build/install-packages.
             lines = [
                 line.removesuffix(" \\")
                 for line in "\n".join(pins).splitlines()

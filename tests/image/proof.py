@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Prove that a finished image still has all that IOPaint calls, after docker/packages/slim.
+"""Prove that a finished image still has all that IOPaint calls, after docker/build/remove-unneeded.
 
     docker run --rm -i --user 10001:10001 --network none --read-only --tmpfs /tmp --entrypoint python IMAGE - [cpu|cuda] \\
       < tests/image/proof.py
@@ -30,7 +30,7 @@ from pathlib import Path
 WORK = Path(tempfile.mkdtemp())
 os.environ.update(LAMA_MODEL_URL="https://localhost/lama.pt", HF_HUB_OFFLINE="1", TORCH_HOME=str(WORK), XDG_CACHE_HOME=str(WORK))
 
-# IOPaint sets variables of torch; what the container was given wins, as in docker/iopaint.
+# IOPaint sets variables of torch; what the container was given wins, as in docker/image/iopaint.
 given = dict(os.environ)
 import iopaint
 

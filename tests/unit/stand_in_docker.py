@@ -2,7 +2,7 @@
 """A stand-in for docker, as far as the modules use it: the file state is the engine, the file calls takes every call.
 
 The fixture `engine` (conftest.py) puts it on PATH with STAND_IN, the folder of both, set at its top. `run IMAGE check` is
-the real docker/entrypoint over the source tree that the state names. It imports little, as it is started some hundred times.
+the real docker/image/entrypoint over the source tree that the state names. It imports little, as tests start it often.
 """
 
 import marshal

@@ -17,7 +17,7 @@ SAMPLES = {
     path.stem: dict(re.findall(r"(?ms)^##### (\w+)\n(.*?)(?=^#####|\Z)", path.read_text()))
     for path in (Path(__file__).parent / "samples" / "apt").glob("*.txt")
 }
-NAMES = {name: f"var_{name}" for name in ("source", "proxy", "components", "fingerprints", "keyring")}
+NAMES = {name: f"var_{name}" for name in ("source", "proxy", "components", "fingerprints", "key")}
 
 # --- Output of apt -----------------------------------------------------------------------------------------------
 
@@ -68,7 +68,7 @@ def test_conflicting_keys_are_told_of_the_source(suite):
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        ("The following signatures were invalid: EXPKEYSIG 8D81803C0EBFCD88 Docker", "Remove var_keyring"),
+        ("The following signatures were invalid: EXPKEYSIG 8D81803C0EBFCD88 Docker", "Remove var_key"),
         ("Certificate verification failed: The certificate is NOT trusted.", "does not trust"),
         ("401  Unauthorized [IP: 10.0.0.1 443]", "auth.conf.d"),
         ("File has unexpected size (10 != 20). Mirror sync in progress?", "in the middle of its update"),

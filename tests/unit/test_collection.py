@@ -29,7 +29,14 @@ def tarball(tmp_path_factory):
 def test_the_tarball_holds_what_hosts_need(tarball):
     with tarfile.open(tarball) as archive:
         names = set(archive.getnames())
-    assert {"docker/Dockerfile", "docker/compose.yaml", "docker/entrypoint", "playbooks/deploy.yml", "LICENSE"} <= names
+    assert {
+        "docker/Dockerfile",
+        "docker/compose.yaml",
+        "docker/build/install-packages",
+        "docker/image/entrypoint",
+        "playbooks/deploy.yml",
+        "LICENSE",
+    } <= names
     assert not {name.split("/")[0] for name in names} & ONLY_IN_A_CHECKOUT
 
 

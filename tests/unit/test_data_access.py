@@ -118,3 +118,36 @@ def test_identity_is_root_s_again_afterwards(run):
     before = (os.geteuid(), os.getegid(), os.getgroups())
     run()
     assert (os.geteuid(), os.getegid(), os.getgroups()) == before
+
+
+def test_what_is_no_data_is_left_alone(run, top):
+    """The root of a file system has lost+found; a play that was killed leaves its temporary file."""
+    for name in ("outputs/.iopaint-1", "outputs/.ansible_tmpabc", "models/lost+found/x"):
+        (top / name).parent.mkdir(exist_ok=True)
+        (top / name).touch()
+        (top / name).chmod(0)
+    (top / "models/lost+found").chmod(0o700)
+    assert found(run()) == {"models": ["weights.pt"], "outputs": ["in", "old.png", "in/a.png"]}
+    run(adopt=True)
+    assert {(top / name).stat().st_uid for name in ("outputs/.iopaint-1", "models/lost+found/x")} == {0}
+
+
+def test_a_file_with_a_second_name_is_found_and_left_alone(run, top):
+    (top / "elsewhere.pt").write_text("another application's")
+    (top / "elsewhere.pt").chmod(0o600)
+    os.link(top / "elsewhere.pt", top / "models/shared.pt")
+    assert "shared.pt" in found(run())["models"]
+    assert "shared.pt" not in found(run(adopt=True))["models"]
+    assert (top / "elsewhere.pt").stat().st_uid == 0
+
+
+def test_an_adopted_file_keeps_no_set_user_id(run, top):
+    (top / "outputs/odd").touch()
+    (top / "outputs/odd").chmod(0o4755)
+    run(adopt=True)
+    assert stat.S_IMODE((top / "outputs/odd").stat().st_mode) == 0o755
+
+
+def test_a_folder_that_the_deploy_hands_over_hides_nothing_and_blames_nothing(run, top):
+    (top / "models").chmod(0o700)
+    assert found(run())["models"] == ["weights.pt"]

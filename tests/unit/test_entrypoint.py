@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What docker/entrypoint makes of the environment, the command line and the application's source."""
+"""What docker/image/entrypoint makes of the environment, the command line and the application's source."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-ENTRYPOINT = Path(__file__).resolve().parents[2] / "docker" / "entrypoint"
+ENTRYPOINT = Path(__file__).resolve().parents[2] / "docker" / "image" / "entrypoint"
 # Root in a user namespace of its own, without root's rights; what root owns is this user's own there.
 NOT_ROOT = () if os.geteuid() else ("unshare", "--user", "--map-user=1000")
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -87,7 +87,7 @@ TREE = {
 
 @pytest.fixture(scope="module")
 def entrypoint():
-    """docker/entrypoint as a module."""
+    """docker/image/entrypoint as a module."""
     loader = SourceFileLoader("entrypoint", str(ENTRYPOINT))
     module = module_from_spec(spec_from_loader(loader.name, loader))
     loader.exec_module(module)
@@ -778,6 +778,30 @@ def test_root_without_capabilities_starts_nothing(launch, app, arguments):
     (line,) = done.err.splitlines()
     assert "(SETGID, SETUID, SETPCAP); start it with --user 10001:10001" in line
     assert state(app / "models")[0] == 0
+
+
+@AS_ROOT
+def test_root_in_a_namespace_without_the_image_s_user_starts_nothing(launch, app):
+    done = launch(prefix=["unshare", "--user", "--map-root-user"])
+    assert (done.returncode, done.out) == (77, "")
+    assert done.err == "entrypoint: the container's user namespace has no user 10001; start it with --user and one that it has\n"
+
+
+@AS_ROOT
+def test_what_lies_too_deep_and_lost_found_are_left_alone(launch, app):
+    (app / "outputs/lost+found").mkdir(mode=0o700)
+    (app / "outputs/z.png").touch(mode=0o600)
+    place = os.open(app / "outputs", os.O_RDONLY)
+    for _level in range(1200):
+        os.mkdir("d", dir_fd=place)
+        inner = os.open("d", os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = inner
+    os.close(place)
+    launch(prefix=())
+    assert state(app / "outputs/z.png")[0] == 10001
+    assert state(app / "outputs/d/d/d")[0] == 10001
+    assert state(app / "outputs/lost+found")[0] == 0
 
 
 def test_sigterm_ends_it_at_once(launch, torch):

@@ -6,10 +6,8 @@ import json
 import os
 
 import pytest
-import yaml
 from ansible_collections.iopaint.fleet.plugins.filter.removals import FilterModule
 from ansible_collections.iopaint.fleet.plugins.modules import instance_remove
-from conftest import ROOT
 
 FILTERS = FilterModule().filters()
 LABELS = {"io.iopaint.fleet.recipe": "abc"}
@@ -376,9 +374,3 @@ def test_the_summary(remove):
 def test_the_command_can_be_pasted():
     _said, command = FILTERS["removal_hint"](["batch", "old"], "gpu-01").splitlines()
     assert command == """ansible-playbook playbooks/remove.yml -l gpu-01 -e '{"iopaint_remove_instances": ["batch", "old"]}'"""
-
-
-def test_the_build_folder_is_that_of_the_role_that_builds():
-    own = yaml.safe_load((ROOT / "roles" / "iopaint" / "vars" / "main.yml").read_text())["__iopaint_build_dir"]
-    theirs = yaml.safe_load((ROOT / "roles" / "iopaint_image" / "defaults" / "main.yml").read_text())["iopaint_image_dir"]
-    assert own == f"{{{{ iopaint_image_dir | default('{theirs}') }}}}"

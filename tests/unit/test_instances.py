@@ -8,15 +8,15 @@ import subprocess
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
-from ansible_collections.iopaint.fleet.plugins.filter.instances import FilterModule, dotenv
+from ansible_collections.iopaint.fleet.plugins.filter.instances import FilterModule, to_dotenv
 from conftest import ROOT
 
 FILTERS = FilterModule().filters()
 DEFAULTS = {"variant": "cpu", "model": "lama", "bind_address": "127.0.0.1", "memory": "6g"}
 
 
-def instances(*entries, images=None, built=None, gpus=None, **defaults):
-    return FILTERS["instances"](list(entries), {**DEFAULTS, **defaults}, images, built, gpus)
+def instances(*entries, images=None, gpus=None, **defaults):
+    return FILTERS["instances"](list(entries), {**DEFAULTS, **defaults}, images, gpus)
 
 
 def entry(**keys):
@@ -38,6 +38,7 @@ def test_an_entry_is_completed():
             "published": {"address": "127.0.0.1", "port": 8080, "project": "iopaint-a"},
             "environment": {"IOPAINT_MODEL": "lama"},
             "image": "iopaint:cpu-latest",
+            "own_image": False,
         }
     ]
 
@@ -95,7 +96,15 @@ def test_the_host_reaches_an_instance_where_it_is_published(address, url):
     ],
 )
 def test_the_image_is_the_user_s_else_the_built_else_the_latest(images, built, image):
-    assert instances(entry(), images=images, built=built)[0]["image"] == image
+    (one,) = FILTERS["built_instances"](instances(entry(), images=images), built or {})
+    assert (one["image"], one["own_image"]) == (image, bool((images or {}).get("cpu")))
+
+
+def test_a_built_image_brings_the_ref_that_was_asked_for():
+    built = {"cpu": {"image": "iopaint:cpu-1234-abcd", "ref": "feature/x"}}
+    assert [one.get("ref") for one in FILTERS["built_instances"](instances(entry()), built)] == ["feature/x"]
+    own = FILTERS["built_instances"](instances(entry(), images={"cpu": "mine:1"}), built)
+    assert [(one["image"], one.get("ref")) for one in own] == [("mine:1", None)]
 
 
 @pytest.mark.parametrize("name", ["a", "0", "a_b-c", "a" * 41, 7])
@@ -194,7 +203,7 @@ def test_what_two_instances_share_is_refused(entries, words):
     ],
 )
 def test_a_value_is_quoted_for_compose(value, line):
-    assert dotenv({"A": value}) == line + "\n"
+    assert to_dotenv({"A": value}) == line + "\n"
 
 
 def compose(*words, cwd):
@@ -214,8 +223,8 @@ def test_compose_reads_every_value_back(tmp_path):
         pytest.skip("this machine has no Compose v2")
     texts = ["".join(signs) for signs in itertools.product("'\\$\"n", repeat=3)] + ["", " a # b ", "ä€", "a=b", "${HOME}"]
     values = {f"V{index}": text for index, text in enumerate(texts)}
-    (tmp_path / "options.env").write_text(dotenv(values))
-    (tmp_path / ".env").write_text(dotenv(values))
+    (tmp_path / "options.env").write_text(to_dotenv(values))
+    (tmp_path / ".env").write_text(to_dotenv(values))
     labels = {name: f"${{{name}}}" for name in values}
     service = {"image": "x", "env_file": ["options.env"], "labels": labels}
     (tmp_path / "compose.yaml").write_text(json.dumps({"services": {"a": service}}))

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""docker/iopaint, the console script of the image, with stand-ins for the packages that it imports."""
+"""docker/image/iopaint, the console script of the image, with stand-ins for the packages that it imports."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "docker/iopaint"
+SCRIPT = Path(__file__).parents[2] / "docker/image/iopaint"
 PACKAGES = ["cv2", "fastapi", "scipy", "scipy/spatial", "socketio", "torch", "torchvision", "uvicorn"]
 IOPAINT = """
 import gc, json, os, signal, sys

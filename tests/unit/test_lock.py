@@ -53,6 +53,17 @@ def test_a_second_play_is_told_who_holds_it_and_how_to_free_it(run, path):
     assert path.read_text() == before
 
 
+def test_its_holder_says_later_what_is_about_to_become_current(run, path):
+    """An upgrade acquires it before its images are built, so the releases are known later."""
+    run(play="upgrade")
+    before = json.loads(path.read_text())
+    run(play="upgrade", release="0002-cpu-v2")
+    assert json.loads(path.read_text()) == {**before, "release": "0002-cpu-v2"}
+    run(BOB, failed=True, release="0009-bob")
+    run(play="upgrade", release="0003-cpu-v3", check=True)
+    assert json.loads(path.read_text())["release"] == "0002-cpu-v2"
+
+
 def test_the_same_play_takes_it_twice(run, path):
     run()
     before = path.read_text()

@@ -6,7 +6,8 @@ from ansible_collections.iopaint.fleet.plugins.filter.messages import FilterModu
 from hypothesis import given
 from hypothesis import strategies as st
 
-report, plain_text = (FilterModule().filters()[name] for name in ("failure_report", "plain_text"))
+FILTERS = FilterModule().filters()
+reason, report, plain_text = (FILTERS[name] for name in ("failure_reason", "failure_report", "plain_text"))
 
 
 def instance(name, new=True):
@@ -73,3 +74,20 @@ def test_nothing_serves_is_said_only_of_what_was_asked(outcome, sentence, answer
     assert says in text
     assert ("Nothing serves" in text) is (answer["status"] == -1)
     assert "playbooks/rollback.yml" in text
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ({"failed": True, "msg": " no memory\n"}, "no memory"),
+        ({"msg": "an undefined variable"}, "an undefined variable"),
+        (
+            {"results": [{"msg": "fine"}, {"failed": True, "msg": "a broke."}, {"failed": True, "msg": "b broke."}]},
+            "a broke. b broke.",
+        ),
+        ({"unreachable": True}, "the host does not answer"),
+        ({}, "the host does not answer"),
+    ],
+)
+def test_the_reason_of_a_failure_is_what_its_tasks_said(result, text):
+    assert reason(result) == text

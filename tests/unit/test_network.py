@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What is secret in an address, and docker/with-network, which hands addresses to the tools of a build."""
+"""What is secret in an address, and docker/build/with-network, which hands addresses to the tools of a build."""
 
 import re
 import subprocess
@@ -21,7 +21,7 @@ def with_network(tmp_path):
         for name, value in given.items():
             (folder / name.replace("_", "-")).write_text(value)
         base = {"PATH": "/usr/bin:/bin", "SECRETS": str(folder), "NPMRC": str(tmp_path / "npmrc"), **(environment or {})}
-        command = ["/bin/sh", str(ROOT / "docker" / "with-network"), "env", "-0"]
+        command = ["/bin/sh", str(ROOT / "docker" / "build" / "with-network"), "env", "-0"]
         done = subprocess.run(command, env=base, capture_output=True, text=True, check=True)
         return dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
 
@@ -106,10 +106,20 @@ def test_a_registry_without_a_password_is_all_that_npm_gets(with_network, tmp_pa
 
 def test_each_step_that_downloads_has_proxies_and_ca():
     recipe = (ROOT / "docker" / "Dockerfile").read_text().replace("\\\n", "")
-    steps = [line for line in recipe.splitlines() if re.search(r"^RUN .*(with-network |install-pins )", line)]
+    steps = [line for line in recipe.splitlines() if re.search(r"^RUN .*(with-network |install-packages )", line)]
     assert len(steps) == 9
     for step in steps:
         assert {"http-proxy", "https-proxy", "ca"} <= set(re.findall(r"type=secret,id=(\S+)", step)), step
+
+
+def test_the_front_end_is_built_without_secrets_and_network():
+    """The scripts of npm's packages run in this step only."""
+    recipe = (ROOT / "docker" / "Dockerfile").read_text().replace("\\\n", "")
+    download, build = [line for line in recipe.splitlines() if line.startswith("RUN ") and " npm " in line]
+    assert "npm ci --ignore-scripts" in download
+    assert "npm run build" in build
+    assert "--network=none" in build
+    assert "type=secret" not in build
 
 
 def test_no_address_is_an_argument_of_the_build():

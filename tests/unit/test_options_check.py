@@ -1,11 +1,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The options of instances against IOPaint: the real docker/entrypoint over a small tree, and a stand-in for the engine."""
+"""The options of instances against IOPaint: the real docker/image/entrypoint over a small tree, and a stand-in for the engine."""
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.modules import options_check
 from conftest import ROOT
 
-ENTRYPOINT = ROOT / "docker" / "entrypoint"
+ENTRYPOINT = ROOT / "docker" / "image" / "entrypoint"
 IMAGE = "iopaint:cpu-latest"
 TREE = {
     "cli.py": """

@@ -16,7 +16,7 @@ VARIABLES = {
     "ansible_connection": "local",
     "iopaint_registry": "registry:5000",
     "iopaint_registry_builder": "a",
-    # what registry_build.yml leaves
+    # what the entry point build leaves
     "iopaint_registry_images": {"cpu": {"image": "iopaint:cpu-1", "digest": DIGEST, "tags": []}},
     "iopaint_registry_wanted": ["cpu"],
 }
@@ -41,7 +41,7 @@ def most_at_a_time(tmp_path):
         "hosts": "all",
         "gather_facts": False,
         "environment": {"PULLS": str(tmp_path / "pulls"), "HOST": "{{ inventory_hostname }}"},
-        "tasks": [{"ansible.builtin.include_role": {"name": "iopaint.fleet.iopaint", "tasks_from": "registry_pull.yml"}}],
+        "tasks": [{"ansible.builtin.include_role": {"name": "iopaint.fleet.iopaint_registry", "tasks_from": "pull"}}],
     }
     group = {"hosts": dict.fromkeys(HOSTS), "vars": VARIABLES}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": group}))

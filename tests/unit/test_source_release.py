@@ -48,7 +48,7 @@ def test_a_failure_is_told_without_a_password(run, engine):
         build_error="".join(f"#1 line {n}\n" for n in range(30)) + "401 from https://robot:hunter2@pypi.example.com/simple\n"
     )
     answer = run(failed=True)
-    assert "IOPaint 1.6.0 (iopaint_image_release) could not be had" in answer["msg"]
+    assert "IOPaint 1.6.0 (iopaint_image_release) could not be downloaded" in answer["msg"]
     assert "line 29" in answer["msg"]
     assert "line 5\n" not in answer["msg"]
     assert "hunter2" not in json.dumps(answer)

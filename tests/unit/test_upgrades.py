@@ -47,10 +47,31 @@ def test_hosts_that_failed_or_were_put_back_count():
 
 
 def test_an_instance_that_was_not_released_stays_at_its_former_one():
-    released = [{"name": "b", "id": "0003-b", "without_service_s": 2.0}, {"name": "c", "id": "0001-c"}]
+    released = [{"name": "b", "id": "0003-b", "new": True, "without_service_s": 2.0}, {"name": "c", "id": "0001-c"}]
     listed = [{"name": "a", "proven": "0001-a"}, {"name": "b", "proven": "0002-b"}]
     assert FILTERS["upgraded_instances"](released, listed) == [
         {"name": "a", "before": "0001-a", "after": "0001-a", "without_service_s": None},
-        {"name": "b", "before": "0002-b", "after": "0003-b", "without_service_s": 2.0},
-        {"name": "c", "before": None, "after": "0001-c", "without_service_s": None},
+        {"name": "b", "before": "0002-b", "after": "0003-b", "without_service_s": 2.0, "outcome": "upgraded"},
+        {"name": "c", "before": None, "after": "0001-c", "without_service_s": None, "outcome": "unchanged"},
     ]
+
+
+def test_the_first_plan_decides_how_many_hosts_go_at_a_time():
+    plan = {"iopaint_upgrade_plan": {"batches": [1, "50%"], "max_failures": 0}}
+    assert FILTERS["upgrade_batches"]({"localhost": {}, "one": plan, "two": {}}) == [1, "50%"]
+
+
+def test_before_there_is_a_plan_it_is_one_host():
+    assert FILTERS["upgrade_batches"]({}) == FILTERS["upgrade_batches"]({"one": {}}) == [1]
+
+
+def test_each_instance_of_a_host_has_its_own_outcome():
+    released = [{"name": "a", "id": "0002-a", "new": True}, {"name": "b", "id": "0001-b", "new": False}]
+    failures = [{"instance": {"name": "c"}, "reverted": True, "reason": "c broke."}]
+    listed = [{"name": name, "proven": f"0001-{name}"} for name in "abcd"]
+    instances = FILTERS["upgraded_instances"](released, listed, failures)
+    assert [each.get("outcome") for each in instances] == ["upgraded", "unchanged", "put back", None]
+    result = {"outcome": "failed", "seconds": 1.0, "reason": "c broke.", "instances": instances}
+    _heading, a, b, c, d = FILTERS["upgrade_table"]([{"inventory_hostname": "one", "iopaint_upgraded": result}]).splitlines()
+    assert (cells(a)[4], cells(b)[4], cells(c)[4:6], cells(d)[4]) == ("upgraded", "unchanged", ["put", "back"], "failed")
+    assert ["c broke." in line for line in (a, b, c, d)] == [False, False, True, True]

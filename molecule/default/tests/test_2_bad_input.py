@@ -48,11 +48,11 @@ LATER = {
     ),
     "checksum": (
         {"iopaint_models": [LAMA]},
-        ["The model lama of iopaint_models could not be had from http://127.0.0.1:8000/big-lama.pt", "sha256:0000"],
+        ["The model lama of iopaint_models could not be downloaded from http://127.0.0.1:8000/big-lama.pt", "sha256:0000"],
     ),
     "release": (
         {"iopaint_image_source": "release", "iopaint_image_release": "0.0.0"},
-        ["IOPaint 0.0.0 (iopaint_image_release) could not be had from the Python package index"],
+        ["IOPaint 0.0.0 (iopaint_image_release) could not be downloaded from the Python package index"],
     ),
     "build fails": (
         {

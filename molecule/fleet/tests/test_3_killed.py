@@ -13,12 +13,12 @@ from play import ROOT, play
 
 HOST = 1  # whose two releases are still there
 TASKS = [
-    "The release to go back to is there",
+    "Prepare the release to go back to",
     "Point the link of the instance to its new release",
     "Start instances and wait until they are healthy",
     "Prove each instance with a real inpainting request",
     "Record the proof and prune old releases",
-    "Other plays may change the host",
+    "Release the host lock",
 ]
 
 

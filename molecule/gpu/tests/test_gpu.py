@@ -62,7 +62,7 @@ class Run:
     @property
     def result(self):
         assert not self.failed, self.message
-        return self.tasks["The result is there for other roles"]["ansible_facts"]["nvidia_container_toolkit_result"]
+        return self.tasks["Report the GPUs to other roles"]["ansible_facts"]["nvidia_container_toolkit_result"]
 
 
 def play(roles, **variables):
@@ -144,7 +144,7 @@ def test_an_idle_run_changes_nothing_and_is_cheap():
     assert proven == [(f"nvidia.com/gpu={index}", [GPU[index]], [f"/dev/nvidia{index}"]) for index in (0, 1)]
     executions, trips = re.search(r"module executions (\d+)\s+round trips (\d+)", run.rest).groups()
     print(f"module executions {executions}, round trips {trips}")
-    assert int(executions) <= 14
+    assert int(executions) <= 19
     assert int(trips) <= 20
 
 
@@ -215,7 +215,7 @@ def test_a_reboot_that_is_due_is_said(host):
     try:
         run = play("nvidia_driver", nvidia_driver_install=False)
         assert not run.failed
-        (warning,) = run.tasks["What may go wrong later is said"]["msg"]
+        (warning,) = run.tasks["Warn about likely problems"]["msg"]
         assert warning.startswith("A reboot is due (/run/reboot-required): drain the host and reboot it")
     finally:
         host.check_output("rm /run/reboot-required")
@@ -246,7 +246,7 @@ def test_downgrade_and_a_new_mig_layout(host):
     old = "/etc/apt/sources.list.d/nvidia-docker.list"
     write(host, old, "deb https://nvidia.github.io/libnvidia-container/stable/deb/$(ARCH) /\n")
     run = toolkit(nvidia_container_toolkit_version="1.19.1")
-    assert not host.file(old).exists
+    assert host.file(old).content_string.startswith("# disabled by iopaint.fleet: deb https://nvidia.github.io/")
     assert host.check_output("nvidia-ctk --version").endswith("1.19.1")
     assert "cdiVersion: 0.5.0" in host.file(SPEC).content_string
     assert [one["uuids"] for one in run.result["proven"]] == [[GPU[0]], [GPU[1]]]

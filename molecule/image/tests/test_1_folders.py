@@ -269,7 +269,7 @@ def test_serves_with_a_proxy_of_the_client(host, serve, client):
 
 PROBE = r"""ARG BASE
 FROM ${BASE} AS cpu
-RUN --mount=type=secret,id=http-proxy --mount=type=bind,source=with-network,target=/with-network \
+RUN --mount=type=secret,id=http-proxy --mount=type=bind,source=build/with-network,target=/with-network \
     env; echo DOWNLOAD; sh /with-network env
 FROM cpu AS gpu
 """
@@ -284,7 +284,8 @@ HTTP, NO = ["HTTP_PROXY", "http_proxy"], ["NO_PROXY", "no_proxy"]
     [({}, [], []), ({"HTTP_PROXY": UNUSED}, [], HTTP), ({"NO_PROXY": "internal"}, NO, NO)],
 )
 def test_builds_take_no_proxy_from_the_client(host, bake, given, plain, downloads):
-    host.check_output(f"mkdir {PLACE}/docker && cp {FOLDER}/docker/docker-bake.hcl {FOLDER}/docker/with-network {PLACE}/docker/")
+    files = "docker-bake.hcl build/with-network"
+    host.check_output(f"mkdir {PLACE}/docker && cd {FOLDER}/docker && cp --parents {files} {PLACE}/docker/")
     host.run_expect([0], f"printf %s %s > {PLACE}/docker/Dockerfile", "%s", PROBE)
     done = bake("folders:probe", "--no-cache", folder=PLACE, DOCKER_CONFIG=CONFIG, ALL_PROXY=UNUSED, http_proxy=UNUSED, **given)
     assert done.rc == 0, done.stdout
@@ -305,7 +306,7 @@ def layers(host, image):
 def test_modes_of_the_source_make_no_other_image(host, tree, bake):
     """A host's umask, a file that only its owner may read, and a checkout whose files are anybody's."""
     public = "install -D -m 0644 LICENSE web_app/public/licence"
-    host.check_output(f"cp -r {FOLDER}/docker {PLACE}/docker && chmod 0600 {PLACE}/docker/entrypoint {PLACE}/docker/iopaint")
+    host.check_output(f"cp -r {FOLDER}/docker {PLACE}/docker && chmod 0600 {PLACE}/docker/image/*")
     usual = bake("folders:usual", SOURCE=tree("usual", f"{public} && chmod -R u=rwX,go=rX ."), SOURCE_DATE_EPOCH="1800000000")
     assert usual.rc == 0, usual.stdout[-3000:]
     private = tree("private", f"{public} && chmod -R go= .")

@@ -22,11 +22,12 @@ def test_what_was_there_before_is_there(on, name):
     assert host.file("/var/lib/docker/volumes/kept/_data/file").content_string == "precious\n"
 
 
-def test_leftovers_are_gone_and_a_copy_is_kept(on, name):
+def test_other_entries_are_disabled_and_a_copy_is_kept(on, name):
     host = on(name)
     names = host.check_output("ls /etc/apt/sources.list.d").split()
-    assert [name for name in names if not name.endswith("~")] == ["docker.sources"]
     assert sorted(name.split(".")[0] for name in names if name.endswith("~")) == ["docker", "download_docker_com"]
+    assert host.file("/etc/apt/sources.list.d/docker.list").content_string.startswith("# disabled by iopaint.fleet: deb [arch=")
+    assert "\nEnabled: no\nURIs:" in host.file("/etc/apt/sources.list.d/download_docker_com.sources").content_string
     assert host.run("apt-get update").stderr == ""
 
 

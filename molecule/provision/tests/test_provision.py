@@ -89,10 +89,10 @@ def test_the_engine_pulls_through_its_proxy(on):
 
 
 def test_an_idle_run_needs_few_round_trips(round_trips):
-    # each user costs one module execution more, a registry's certificate three, a data root one
+    # Each user costs one module execution more, a registry's certificate three, a data root one. A shipped key saves three.
     for host, (modules, trips) in round_trips(docker_users=[], docker_registry_cas={}, docker_data_root="").items():
-        assert modules <= 7, host
-        assert trips <= 8, host
+        assert modules <= 12, host
+        assert trips <= 13, host
 
 
 def test_check_mode_finds_nothing_to_do(play):
@@ -103,6 +103,9 @@ def test_check_mode_finds_nothing_to_do(play):
 # --- Sources that fail: each with its own sentence, and packages as they were --------------------------------------
 
 DOCKERS_OWN = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
+NOBODYS = "0" * 40
+KEYS = "/var/cache/iopaint-fleet/apt-keys"
+SOURCE = "/etc/apt/sources.list.d/docker.sources"
 
 
 @pytest.mark.parametrize(
@@ -115,10 +118,17 @@ DOCKERS_OWN = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
         ({"docker_upstream_url": f"{SITE}/nowhere"}, ["nothing for this suite (404", "docker_upstream_url"]),
         ({"docker_upstream_url": f"http://{SITE_HOST}:8001/linux"}, ["can't be reached", "docker_apt_proxy"]),
         ({"docker_upstream_channel": "nightly"}, ["has no component nightly", "docker_upstream_channel"]),
-        ({"docker_upstream_fingerprints": [DOCKERS_OWN]}, ["has the fingerprint", f"wants {DOCKERS_OWN}"]),
+        # Docker's own key comes with the role
+        ({"docker_upstream_fingerprints": [DOCKERS_OWN]}, ["is signed by the key", "docker_upstream_fingerprints names"]),
+        ({"docker_upstream_fingerprints": [NOBODYS]}, ["has the fingerprint", f"docker_upstream_fingerprints wants {NOBODYS}"]),
         (
-            {"docker_upstream_fingerprints": [DOCKERS_OWN], "docker_upstream_url": f"http://{SITE_HOST}:8001/linux"},
-            [f"can't be had from http://{SITE_HOST}:8001/linux/", "Connection refused", "docker_upstream_key"],
+            {"docker_upstream_fingerprints": [NOBODYS], "docker_upstream_url": f"http://{SITE_HOST}:8001/linux"},
+            [f"could not be downloaded from http://{SITE_HOST}:8001/linux/", "Connection refused", "docker_upstream_key"],
+        ),
+        ({"docker_upstream_fingerprints": ["0EBFCD88"]}, ['docker_upstream_fingerprints has "0EBFCD88"', "40 or 64"]),
+        (
+            {"docker_upstream_url": f"{SITE}/linux\nTrusted: yes\n#"},
+            ["docker_upstream_url is", "Trusted: yes", "not a URL", "Nothing was changed"],
         ),
         ({"docker_version": "99.1"}, ["docker_version is '99.1'", "docker-ce in 26.1.5, 26.1.4"]),
         (
@@ -143,6 +153,46 @@ def test_what_fails_is_told(play, on, variables, words):
         assert packages(on(name)) == before[name]
 
 
+@pytest.mark.parametrize(("site", "words"), [("smuggled", "holds a secret key"), ("pair", "holds the keys")])
+def test_a_key_with_another_key_behind_it_is_refused(play, on, site, words):
+    """apt would trust the other key too, a secret one included."""
+    host = on(FRESH)
+    before = host.file(SOURCE).content_string
+    host.run_expect([0], f"rm -f {KEYS}/docker-*.key")
+    message = play("--limit", FRESH, docker_upstream_url=f"{SITE}/{site}").message(FRESH)
+    assert words in message
+    assert "The repository was not added" in message
+    assert host.file(SOURCE).content_string == before
+    assert host.run(f"ls {KEYS}/docker-*.key").rc != 0
+
+
+def test_a_given_key_needs_no_download(play, on):
+    host = on(FRESH)
+    key = on(SITE_HOST).check_output("cat /srv/apt/linux/*/gpg")
+    host.run_expect([0], f"rm -f {KEYS}/docker-*.key")
+    assert play("--limit", FRESH, docker_upstream_key=key).good().changed(FRESH) == ["Write the given key"]
+    assert play("--limit", FRESH).good().changed(FRESH) == []
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_the_key_is_part_of_the_source_and_readable(on, name):
+    source = on(name).file(SOURCE)
+    assert source.mode == 0o644
+    assert "Signed-By:\n    -----BEGIN PGP PUBLIC KEY BLOCK-----\n" in source.content_string
+
+
+def test_a_source_of_this_name_by_someone_else_is_kept_as_a_copy(play, on):
+    host = on(FRESH)
+    ours = host.file(SOURCE).content_string
+    fields = {line.split(": ")[0]: line for line in ours.splitlines() if ": " in line}
+    theirs = [fields[name] for name in ("Types", "URIs", "Suites", "Components")] + ["Signed-By: /other.gpg"]
+    quoted = " ".join(f"'{line}'" for line in theirs)
+    host.run_expect([0], f"printf '%s\\n' {quoted} >{SOURCE}")
+    play("--limit", FRESH).good()
+    assert host.file(SOURCE).content_string == ours
+    assert "/other.gpg" in host.check_output(f"cat {SOURCE}.*~")
+
+
 def test_a_failure_is_told_again_and_the_right_site_heals_it(play, on):
     for _ in range(2):
         message = play("--limit", FRESH, docker_upstream_url=f"{SITE}/tampered").message(FRESH)
@@ -153,11 +203,12 @@ def test_a_failure_is_told_again_and_the_right_site_heals_it(play, on):
 def test_apt_goes_through_a_proxy(play, on):
     proxied = {"docker_upstream_url": "http://sealed.test/linux", "docker_apt_proxy": f"http://{SITE_HOST}:3128"}
     host = on(FRESH)
-    host.run_expect([0], "rm /etc/apt/keyrings/docker.gpg")
+    host.run_expect([0], f"rm -f {KEYS}/docker-*.key")
     play("--limit", FRESH, **proxied).good()
     journal = on(SITE_HOST).check_output("journalctl --unit proxy --output cat")
     assert "/gpg HTTP" in journal
     assert re.search(r"GET http://sealed.test/linux/\w+/dists/\w+/InRelease", journal)
+    assert host.file("/etc/apt/apt.conf.d/90docker-proxy").mode == 0o600
     play("--limit", FRESH).good()
     assert not host.file("/etc/apt/apt.conf.d/90docker-proxy").exists
 

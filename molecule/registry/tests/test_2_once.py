@@ -11,7 +11,7 @@ def test_a_build_that_fails_pushes_nothing_and_pulls_nothing(failed_build, regis
     assert failed_build.rc != 0
     assert not registry("find /var/lib/docker-registry -type f")
     assert REPOSITORY not in other.images()
-    assert "Say what was built" not in failed_build.output
+    assert "Report what was built" not in failed_build.output
 
 
 def test_the_builder_pushes_and_the_others_pull_by_digest(stand_in, builder, other):
