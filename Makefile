@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 export DOCKER_TIMEOUT := 300
 
 # The longest first, as two run at once. By their names: image-gpu takes gigabytes, bundle and registry-build ten minutes each.
-SCENARIO ?= registry default fleet provision provision-ubuntu gpu data image operations
+SCENARIO ?= registry default fleet provision provision-ubuntu gpu site data image operations
 
 .PHONY: help env demo demo-down lint unit scenarios test bench bench-fleet constraints modules
 help: ## list the commands
@@ -35,7 +35,7 @@ env: .venv/.pinned ## .venv with every tool pinned, collections included
 
 lint: env ## yamllint, ansible-lint (profile production), ruff, role arguments
 	yamllint --strict .
-	ansible-lint --offline --profile production
+	ansible-lint
 	scripts/role-arguments
 	scripts/readme-variables --check
 	ruff check .
