@@ -84,6 +84,7 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import write
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
 
 # As Debian's own slim images: no recommended packages, no documentation but the licences, no translations.
@@ -101,7 +102,20 @@ SLIM = [
 FORGET = r"""--customize-hook=for file in "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/*; do
   if [ -f "$file" ]; then sed -i -E 's#://[^/@ ]+@#://#' "$file"; fi
 done
-sed -i '/CAInfo/d' "$1"/etc/apt/apt.conf.d/99mmdebstrap"""
+sed -i -E '/CAInfo|Proxy/d' "$1"/etc/apt/apt.conf.d/99mmdebstrap"""
+
+PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
+SITES = ("Acquire::http::Proxy", "Acquire::https::Proxy")  # by which the host's own apt asks
+
+
+def apt_settings(module):
+    """Return the host's own proxies of apt as lines of an apt configuration; mmdebstrap reads none of the host's."""
+    apt_config = module.get_bin_path("apt-config")
+    rc, out, _err = module.run_command([apt_config, "dump", "--format", "%f %v%n"]) if apt_config else (1, "", "")
+    found = [line.partition(" ") for line in out.splitlines()] if rc == 0 else []
+    return "".join(
+        f'{name} "{value}";\n' for name, _space, value in found if name.startswith(SITES) and value and '"' not in value
+    )
 
 
 def bootstrap(module, docker, name):
@@ -117,14 +131,22 @@ def bootstrap(module, docker, name):
             "--dpkgopt=force-unsafe-io",
             *SLIM,
         ]
-        params, proxies = module.params, {name: value for name, value in module.params["proxies"].items() if value}
+        params = module.params
+        asked = {name: value for name, value in params["proxies"].items() if value}
+        # Proxies of the host's environment have no part in it.
+        environment = {**dict.fromkeys([name for each in PROXIES for name in (each, each.upper())], ""), **asked}
+        settings = apt_settings(module)
+        if settings and not asked:
+            file = os.path.join(folder, "apt.conf")  # not as an option, as a password would stand in the process list
+            write(file, settings, 0o600)
+            command.append(f"--aptopt={file}")
         if params["ca_bundle"]:
             command.append(f'--aptopt=Acquire::https::CAInfo "{params["ca_bundle"]}"')
         command += [FORGET, params["suite"], archive]
         # By standard input, as a password would stand in the process list.
         source = {"data": f"deb {params['mirror']} {params['suite']} main"} if params["mirror"] else {}
         # Whatever the host's umask is, the image's folders are readable.
-        rc, out, err = module.run_command(command + (["-"] if source else []), environ_update=proxies, umask=0o022, **source)
+        rc, out, err = module.run_command(command + (["-"] if source else []), environ_update=environment, umask=0o022, **source)
         if rc != 0:
             module.fail_json(
                 msg="The base image could not be made from the distribution's packages (iopaint_image_base_suite="

@@ -10,8 +10,10 @@ NAME, MADE = "debian:bookworm-slim", "iopaint-base:bookworm"
 MMDEBSTRAP = """
 import json, os, sys
 source = sys.stdin.read() if sys.argv[-1] == "-" else ""
-proxies = {name: value for name, value in os.environ.items() if name.endswith("_proxy")}
-json.dump({"argv": sys.argv[1:], "source": source, "proxies": proxies}, open(LOG, "w"))
+proxies = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy") and value}
+conf = next((word.partition("=")[2] for word in sys.argv if word.startswith("--aptopt=/")), None)
+seen = {"argv": sys.argv[1:], "source": source, "proxies": proxies, "settings": conf and open(conf).read()}
+json.dump(seen, open(LOG, "w"))
 if FAILS:
     sys.exit("E: " + "x" * 1000 + source + "cannot reach the mirror")
 archive = next(word for word in sys.argv if word.endswith(".tar"))
@@ -142,9 +144,7 @@ def test_an_unknown_source_is_refused_with_the_known_ones(run, engine):
 SECRET_MIRROR, SECRET_PROXY = "http://robot:hunter2@mirror.example.com/debian", "http://robot:hunter3@proxy.example.com:3128"
 
 
-def test_passwords_of_mirror_and_proxy_are_in_no_argument(run, mmdebstrap, monkeypatch):
-    for name in ("http_proxy", "https_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)  # of this machine, which counts where none is given
+def test_passwords_of_mirror_and_proxy_are_in_no_argument(run, mmdebstrap):
     log = mmdebstrap()
     run(
         source="bootstrap",
@@ -172,7 +172,7 @@ def test_the_bootstrap_trusts_the_ca_bundle_and_forgets_it(run, mmdebstrap):
     run(source="bootstrap", ca_bundle="/opt/ca.pem")
     argv = json.loads(log.read_text())["argv"]
     assert '--aptopt=Acquire::https::CAInfo "/opt/ca.pem"' in argv
-    assert [word for word in argv if word.startswith("--customize-hook=") and "/CAInfo/d" in word]
+    assert [word for word in argv if word.startswith("--customize-hook=") and "/CAInfo|Proxy/d" in word]
 
 
 @pytest.fixture
@@ -203,3 +203,33 @@ def test_an_archive_of_another_image_is_named(run, engine, tmp_path):
     message = run(archive=str(tmp_path / "other.tar"), failed=True)["msg"]
     assert f"The base image {NAME} (iopaint_image_base) can't be had from the archive (iopaint_image_base_archive)" in message
     assert "Loaded image: alpine:3" in message
+
+
+APT_CONFIG = r"""
+print('Acquire::http::Proxy http://robot:hunter2@proxy.example.com:3128')
+print('Acquire::https::Proxy::deb.example.com DIRECT')
+print('Acquire::http::Timeout 30')
+"""
+
+
+def test_a_bootstrap_asks_as_the_host_s_apt_does_and_not_by_the_environment(run, engine, mmdebstrap, monkeypatch):
+    log = mmdebstrap()
+    engine.program("apt-config", APT_CONFIG)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    assert run(source="bootstrap")["how"] == "bootstrapped"
+    seen = json.loads(log.read_text())
+    assert seen["proxies"] == {}
+    assert "hunter2" not in " ".join(seen["argv"])
+    assert seen["settings"] == (
+        'Acquire::http::Proxy "http://robot:hunter2@proxy.example.com:3128";\nAcquire::https::Proxy::deb.example.com "DIRECT";\n'
+    )
+
+
+def test_proxies_that_are_asked_for_take_the_place_of_the_host_s(run, engine, mmdebstrap):
+    log = mmdebstrap()
+    engine.program("apt-config", APT_CONFIG)
+    run(source="bootstrap", proxies={"http_proxy": "http://asked:3128"})
+    seen = json.loads(log.read_text())
+    assert seen["proxies"] == {"http_proxy": "http://asked:3128"}
+    assert seen["settings"] is None
