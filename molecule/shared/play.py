@@ -39,7 +39,13 @@ def process(playbook: str, *arguments: str, **variables) -> dict:
         command += ["-e", json.dumps(variables)]
     return {
         "args": command,
-        "env": {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0", "COLUMNS": "200", **BANNERS},
+        "env": {
+            **os.environ,
+            **BANNERS,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_FORCE_COLOR": "0",
+            "COLUMNS": "200",
+        },
         "cwd": ROOT,
         "stdin": subprocess.DEVNULL,
         "stdout": subprocess.PIPE,
