@@ -76,7 +76,7 @@ class ActionModule(ActionBase):
         return self._execute_module(module_name=name, module_args=args, task_vars=task_vars, **options)
 
     def start(self, args: dict, task_vars: dict) -> dict:
-        """Begin the build; give its job."""
+        """Begin the build; return its job."""
         self._task.async_val = int(args.get("timeout", TIMEOUT))
         try:
             job = self.module(args, task_vars, wrap_async=True)

@@ -14,7 +14,7 @@ class ActionModule(ActionBase):
     """Compares what is on the host with what is wanted."""
 
     def run(self, tmp=None, task_vars=None):
-        """Run the module; give what it found."""
+        """Run the module; return what it found."""
         super().run(tmp, task_vars)
         wanted = self._task.args.get("instances") or []
         arguments = {key: value for key, value in self._task.args.items() if key != "instances"}  # options may be secret

@@ -17,7 +17,7 @@ OF_HOST = ("driver", "disk", "lock")  # the page has a second table, of the host
 
 
 def page(fleet):
-    """Give a document as an HTML page that needs nothing from elsewhere."""
+    """Return a document as an HTML page that needs nothing from elsewhere."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -34,7 +34,7 @@ class ActionModule(ActionBase):
     _requires_connection = False
 
     def run(self, tmp=None, task_vars=None):
-        """Give the table; write the files where there is a folder for them."""
+        """Return the table; write the files where there is a folder for them."""
         result = super().run(tmp, task_vars)
         options = {"min_free_gb": {"type": "float", "default": 0}, "dir": {"type": "str", "default": ""}}
         _result, arguments = self.validate_argument_spec(options)

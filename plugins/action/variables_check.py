@@ -92,7 +92,7 @@ class ActionModule(ActionBase):
     _VALID_ARGS = frozenset(("roles",))
 
     def run(self, tmp=None, task_vars=None):
-        """Give the problems; failed where there is one."""
+        """Return the problems; failed where there is one."""
         result = super().run(tmp, task_vars)
         every_role = sorted(path.name for path in ROLES.iterdir() if path.is_dir())
         roles = {"type": "list", "elements": "str", "choices": every_role, "required": True}

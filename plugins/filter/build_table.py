@@ -34,7 +34,7 @@ DIGEST = 19  # sha256: and twelve characters, as docker shows an ID
 
 
 def cells(variant, result):
-    """Give the texts of one line."""
+    """Return the texts of one line."""
     made = "steps" in result
     time = f"{result['seconds']:.1f} s" if made else "would be built" if result.get("built") else "was there"
     return [
@@ -50,7 +50,7 @@ def cells(variant, result):
 
 
 def build_table(built):
-    """Give the table."""
+    """Return the table."""
     return text_table([list(HEADING), *(cells(variant, result) for variant, result in built.items())])
 
 
@@ -58,5 +58,5 @@ class FilterModule:
     """The filter of this file."""
 
     def filters(self):
-        """Give name and function."""
+        """Return name and function."""
         return {"build_table": build_table}

@@ -11,7 +11,7 @@ CAPABILITY = "7.5"
 
 
 def cuda_build(info):
-    """Give C(version), 13.0 or 12.6, and C(reason), why."""
+    """Return C(version), 13.0 or 12.6, and C(reason), why."""
     driver = info["driver_version"]
     if not driver:
         return {"version": "13.0", "reason": "no driver answers on this host, so the newest is taken"}

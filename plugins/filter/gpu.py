@@ -8,7 +8,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.gpu import CDI_KIND,
 
 
 def gpu_faults(info, minimum_driver=""):
-    """Give one sentence for each thing that keeps this host's GPUs from serving; none where all is well."""
+    """Return one sentence for each thing that keeps this host's GPUs from serving; none where all is well."""
     addresses = [f"{device['address']} ({device['driver']})" for device in info["pci_devices"]]
     if info["problem"] == "no_gpu":
         if addresses:
@@ -39,7 +39,7 @@ def gpu_faults(info, minimum_driver=""):
 
 
 def gpu_warnings(info):
-    """Give one sentence for each thing that works now and may not after the next reboot."""
+    """Return one sentence for each thing that works now and may not after the next reboot."""
     if info["problem"] == "no_gpu":
         return []
     warnings = []
@@ -60,7 +60,7 @@ def gpu_warnings(info):
 
 
 def gpu_cdi_names(info, by="index"):
-    """Give the CDI names to hand out, one per GPU, or one per slice of a GPU in MIG mode, in the order of nvidia-smi.
+    """Return the CDI names to hand out, one per GPU, or one per slice of a GPU in MIG mode, in the order of nvidia-smi.
 
     by is index (nvidia.com/gpu=0, nvidia.com/gpu=0:1) or uuid (the same for the life of the card).
     """
@@ -76,7 +76,7 @@ def gpu_cdi_names(info, by="index"):
 
 
 def gpu_start_error(error, info):
-    """Give one sentence for what the engine or Compose said when a container with a GPU did not start."""
+    """Return one sentence for what the engine or Compose said when a container with a GPU did not start."""
     return explain_start(str(error), info, info["engine"])
 
 
@@ -86,7 +86,7 @@ BLACKWELL = 0x2900
 
 
 def gpu_kernel_module(info, wanted="auto"):
-    """Give open or proprietary, whichever all GPUs of the host can use; a sentence where there is no such."""
+    """Return open or proprietary, whichever all GPUs of the host can use; a sentence where there is no such."""
     ids = {device["address"]: int(device["device_id"], 16) for device in info["pci_devices"] if device["device_id"]}
     old = [address for address, device in ids.items() if device < TURING]
     new = [address for address, device in ids.items() if device >= BLACKWELL]

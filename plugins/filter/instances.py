@@ -72,17 +72,17 @@ MODEL_MIRROR = re.compile(r"[A-Z][A-Z0-9_]*_MODEL_(URL|MD5)")
 
 
 def text(value):
-    """Give an option's value as the entrypoint reads it."""
+    """Return an option's value as the entrypoint reads it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def number(value):
-    """Give the whole number that a value stands for, or 0."""
+    """Return the whole number that a value stands for, or 0."""
     return int(value) if isinstance(value, (int, str)) and not isinstance(value, bool) and str(value).isdecimal() else 0
 
 
 def is_address(value):
-    """Tell whether compose takes the value as an address to publish on."""
+    """Return whether compose takes the value as an address to publish on."""
     try:
         return isinstance(value, str) and bool(ipaddress.ip_address(value))
     except ValueError:
@@ -90,7 +90,7 @@ def is_address(value):
 
 
 def mirrors(instance, defaults, where):
-    """Give what an instance is told of the sites that it fetches models from; raise AnsibleFilterError on names that are none."""
+    """Return what an instance is told of the sites of models; raise AnsibleFilterError on names that are none."""
     urls = {**(defaults.get("model_urls") or {}), **(instance.get("model_urls") or {})}
     wrong = sorted(str(name) for name in urls if not MODEL_MIRROR.fullmatch(str(name)))
     if wrong:
@@ -103,7 +103,7 @@ def mirrors(instance, defaults, where):
 
 
 def complete(entry, where, defaults):
-    """Give one entry with all its keys but image; raise AnsibleFilterError on what it can't be."""
+    """Return one entry with all its keys but image; raise AnsibleFilterError on what it can't be."""
     if not NAME.fullmatch(str(entry.get("name", ""))):
         raise AnsibleFilterError(
             f"{where}: name {entry.get('name')!r} must begin with a lower-case letter or digit and go on with these, - and _ "
@@ -178,7 +178,7 @@ def to_dotenv(values):
 
 
 def instance_releases(wanted, layout, common):
-    """Give what each completed instance wants to run as the module release takes it.
+    """Return what each completed instance wants to run as the module release takes it.
 
     layout: data (where outputs lie), compose and unprivileged (the texts of the compose file and of its override) and gpu_mode
     (how the engine hands out GPUs, cdi or legacy). common: settings of the compose file that all instances share.
@@ -215,7 +215,7 @@ def instance_releases(wanted, layout, common):
 
 
 def data_folders(wanted, models, data, owner):
-    """Give the folders of models and outputs below data, each for the owner, as the module instance_files takes them.
+    """Return the folders of models and outputs below data, each for the owner, as the module instance_files takes them.
 
     wanted: completed instances. models: files as the filter model_files gives them. owner: number of user and group.
     """
@@ -229,7 +229,7 @@ class FilterModule:
     """The filters of this file."""
 
     def filters(self):
-        """Give name and function."""
+        """Return name and function."""
         return {
             "instances": instances,
             "built_instances": built_instances,

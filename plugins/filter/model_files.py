@@ -47,7 +47,7 @@ KEYS = {"name", "url", "checksum", "path"}
 
 
 def model_files(models):
-    """Give one dict with name, url, checksum and path for each model; raise AnsibleFilterError on what can't be completed."""
+    """Return one dict with name, url, checksum and path for each model; raise AnsibleFilterError on what can't be completed."""
     files = []
     for index, model in enumerate(models):
         if not isinstance(model, dict) or "name" not in model or set(model) - KEYS:
@@ -88,5 +88,5 @@ class FilterModule:
     """The filters of this file."""
 
     def filters(self):
-        """Give name and function."""
+        """Return name and function."""
         return {"model_files": model_files}

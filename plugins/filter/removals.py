@@ -37,7 +37,7 @@ KINDS = ("container", "network", "image", "folder", "file", "data")
 
 
 def removal_summary(result, dry=False):
-    """Give the lines."""
+    """Return the lines."""
     counts = {kind: sum(line.startswith(f"{kind} ") for line in result["removed"]) for kind in KINDS}
     what = ", ".join(f"{count} {kind}{'s' if count > 1 and kind != 'data' else ''}" for kind, count in counts.items() if count)
     verb = "Would be removed" if dry else "Removed"
@@ -62,5 +62,5 @@ class FilterModule:
     """The filters of this file."""
 
     def filters(self):
-        """Give name and function."""
+        """Return name and function."""
         return {"removal_summary": removal_summary, "removal_hint": removal_hint}

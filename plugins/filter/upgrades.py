@@ -36,7 +36,7 @@ FAILURES = ("failed", "put back")
 
 
 def rows(host, result):
-    """Give the cells of one host."""
+    """Return the cells of one host."""
     reason = table.cut(table.one_line(result.get("reason")))
     for instance in result.get("instances") or [{}]:
         gap = instance.get("without_service_s")
@@ -48,7 +48,7 @@ def rows(host, result):
 
 
 def upgrade_table(hosts):
-    """Give the table."""
+    """Return the table."""
     cells = [list(HEADING)]
     for host in hosts:
         cells += rows(host["inventory_hostname"], host.get("iopaint_upgraded") or untouched(host))
@@ -56,7 +56,7 @@ def upgrade_table(hosts):
 
 
 def untouched(host):
-    """Give the result of a host that the roll did not reach."""
+    """Return the result of a host that the roll did not reach."""
     return {"outcome": "not reached", "instances": upgraded_instances([], host.get("iopaint_listed", {}).get("instances", []))}
 
 
@@ -102,7 +102,7 @@ def upgrade_batches(hostvars):
 
 
 def upgrade_failures(hosts):
-    """Give how many hosts have failed so far."""
+    """Return how many hosts have failed so far."""
     return sum((host.get("iopaint_upgraded") or {}).get("outcome") in FAILURES for host in hosts)
 
 
@@ -110,7 +110,7 @@ class FilterModule:
     """The filters of this file."""
 
     def filters(self):
-        """Give name and function."""
+        """Return name and function."""
         return {
             "upgrade_table": upgrade_table,
             "upgrade_batches": upgrade_batches,

@@ -14,7 +14,7 @@ ROTATION = "/etc/logrotate.d/iopaint-fleet"
 
 
 def now(seconds=None):
-    """Give a moment (by default this one) as RFC 3339 in UTC."""
+    """Return a moment (by default this one) as RFC 3339 in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 

@@ -65,7 +65,7 @@ def alone(data):
 
 
 def way_of(target):
-    """Give how a target is reached; raise BackupError where it is none."""
+    """Return how a target is reached; raise BackupError where it is none."""
     if target.startswith("rsync://") or "::" in target.partition("/")[0]:
         return DAEMON
     if target.startswith("/"):
@@ -79,7 +79,7 @@ def way_of(target):
 
 
 def next_id(known):
-    """Give the name of a new backup, the time; it comes after all that are known, whatever the clock says."""
+    """Return the name of a new backup, the time; it comes after all that are known, whatever the clock says."""
     name = time.strftime(FORM, time.gmtime())
     newest = max(known, default="")
     if name <= newest:
@@ -88,12 +88,12 @@ def next_id(known):
 
 
 def literal(path):
-    """Give a path as a pattern of rsync's that matches just it."""
+    """Return a path as a pattern of rsync's that matches just it."""
     return re.sub(r"([\\*?\[])", r"\\\1", path) if re.search(r"[*?\[]", path) else path
 
 
 def free_above(path):
-    """Give the bytes that are free where a path is, or will be made."""
+    """Return the bytes that are free where a path is, or will be made."""
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     status = os.statvfs(path)
@@ -112,11 +112,11 @@ class Store:
         self.shown = f"{self.target}/{self.host}"
 
     def at(self, *names):
-        """Give a place below the host's folder as rsync takes it."""
+        """Return a place below the host's folder as rsync takes it."""
         return "/".join([self.target, self.host, *filter(None, names)])
 
     def run(self, *arguments, data=None, right=(0,), full=ROOM):
-        """Run rsync; give (rc, stdout, stderr), and raise BackupError unless rc is among those that are right."""
+        """Run rsync; return (rc, stdout, stderr), and raise BackupError unless rc is among those that are right."""
         shell = ["--rsh", self.shell] if self.way == SSH else []
         command = [self.rsync, "-s", f"--timeout={IDLE}", *shell, *self.options, *arguments]
         environment = {"LC_ALL": "C.UTF-8", **({"RSYNC_PASSWORD": self.password} if self.way == DAEMON else {})}
@@ -142,7 +142,7 @@ class Store:
     # --- what there is ------------------------------------------------------------------------------------------------
 
     def listed(self, place, *filters):
-        """Give the paths that a place holds, none where it is not there."""
+        """Return the paths that a place holds, none where it is not there."""
         rc, out, err = self.run("--recursive", "--list-only", *filters, "--exclude=*", place, right=(0, 23))
         if rc and GONE not in err:
             raise BackupError(self.explain(rc, err))
@@ -150,7 +150,7 @@ class Store:
         return [match[1] for match in found if match and match[1] != "."]
 
     def backups(self):
-        """Give the host's backups, oldest first: id, trees, complete, unfinished."""
+        """Return the host's backups, oldest first: id, trees, complete, unfinished."""
         names = (f"/*/{manifest.NAME}", f"/*/{UNFINISHED}", "/*/models/", "/*/outputs/", "/*/outputs/*/", "/*/")
         paths = self.listed(f"{self.at()}/", *(f"--include={name}" for name in names))
         found = []
@@ -165,11 +165,11 @@ class Store:
         return found
 
     def hosts(self):
-        """Give the names of the hosts that have backups in the target."""
+        """Return the names of the hosts that have backups in the target."""
         return sorted(self.listed(f"{self.target}/", "--include=/*/"))
 
     def manifest(self, name):
-        """Give the manifest of a backup; raise manifest.DamagedError where it is not right."""
+        """Return the manifest of a backup; raise manifest.DamagedError where it is not right."""
         with tempfile.TemporaryDirectory(dir=self.module.tmpdir) as folder:
             self.run(self.at(name, manifest.NAME), f"{folder}/")
             try:
@@ -182,7 +182,7 @@ class Store:
         return document
 
     def free(self, place):
-        """Give the bytes that are free for the backups, None where that can't be asked."""
+        """Return the bytes that are free for the backups, None where that can't be asked."""
         if self.way == FOLDER:
             return free_above(place)
         if self.way == DAEMON:

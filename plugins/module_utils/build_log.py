@@ -20,7 +20,7 @@ FACTOR = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3}
 
 
 def downloaded(text):
-    """Give the bytes that a line of output says were downloaded."""
+    """Return the bytes that a line of output says were downloaded."""
     found = DOWNLOAD.match(text)
     if not found:
         return 0
@@ -48,7 +48,7 @@ class BuildLog:
         self.feed(text)
 
     def feed(self, text):
-        """Take what was added to the log; give the named steps that ended in it, in their order."""
+        """Take what was added to the log; return the named steps that ended in it, in their order."""
         lines = (self._rest + text).split("\n")
         self._rest = lines.pop()
         return [step for step in map(self._line, lines) if step]
@@ -71,11 +71,11 @@ class BuildLog:
         return None
 
     def named(self, *states):
-        """Give the steps in these states, BuildKit's own left out."""
+        """Return the steps in these states, BuildKit's own left out."""
         return [step for step in self.steps.values() if step.name and step.state in states]
 
     def summary(self):
-        """Give how many steps there were, how many of them came from the cache, and the bytes downloaded."""
+        """Return how many steps there were, how many of them came from the cache, and the bytes downloaded."""
         return {
             "steps": len(self.named("cached", "done")),
             "cached": len(self.named("cached")),

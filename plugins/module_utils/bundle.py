@@ -36,7 +36,7 @@ class BundleError(Exception):
 
 
 def chunks(stream, size):
-    """Give the next `size` bytes of a stream in pieces; raise BundleError where it ends before."""
+    """Return the next `size` bytes of a stream in pieces; raise BundleError where it ends before."""
     left = size
     while left:
         piece = stream.read(min(left, CHUNK))
@@ -47,7 +47,7 @@ def chunks(stream, size):
 
 
 def listed(sums):
-    """Give the checksums, by name, as sha256sum writes them."""
+    """Return the checksums, by name, as sha256sum writes them."""
     return "".join(f"{digest}  {name}\n" for name, digest in sums.items())
 
 
@@ -59,7 +59,7 @@ class Hashed:
         self.stream, self.digest = stream, digest
 
     def read(self, length):
-        """Give the next piece."""
+        """Return the next piece."""
         piece = self.stream.read(length)
         self.digest.update(piece)
         return piece
@@ -107,7 +107,7 @@ class Writer:
                     self.links[name] = target(name, member.linkname)
 
     def __enter__(self):
-        """Give the writer."""
+        """Return the writer."""
         return self
 
     def __exit__(self, kind, _error, _trace):
@@ -121,13 +121,13 @@ class Writer:
 
 
 def target(name, link):
-    """Give the member that a symbolic link names."""
+    """Return the member that a symbolic link names."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(name), link))
 
 
 @contextlib.contextmanager
 def compressed(path, compression, program):
-    """Give the stream that writes a compressed file; raise BundleError where the program fails."""
+    """Return the stream that writes a compressed file; raise BundleError where the program fails."""
     with (
         open(path, "wb") as file,
         subprocess.Popen(
@@ -145,7 +145,7 @@ def compressed(path, compression, program):
 
 
 def compression_of(path):
-    """Give the compression of an archive by its first bytes; raise BundleError where it is none of ours."""
+    """Return the compression of an archive by its first bytes; raise BundleError where it is none of ours."""
     try:
         with open(path, "rb") as file:
             start = file.read(4)
@@ -159,7 +159,7 @@ def compression_of(path):
 
 @contextlib.contextmanager
 def members(path, find):
-    """Give the members of an archive one after the other, as (TarInfo, stream); raise BundleError on what is wrong with it.
+    """Return the members of an archive one after the other, as (TarInfo, stream); raise BundleError on what is wrong with it.
 
     find: gives the path of a program, or None.
     """
@@ -182,7 +182,7 @@ def members(path, find):
 
 
 def each(tar, process, compression):
-    """Give each member and its stream; past the last one, see that the archive ends where its compression does."""
+    """Return each member and its stream; past the last one, see that the archive ends where its compression does."""
     for member in tar:
         yield member, tar.extractfile(member) if member.isreg() else None
     while process.stdout.read(CHUNK):
@@ -192,14 +192,14 @@ def each(tar, process, compression):
 
 
 def document(member, stream):
-    """Give the bytes of a small member."""
+    """Return the bytes of a small member."""
     if stream is None or member.size > MOST_TEXT:
         raise BundleError(f"{member.name} is no text of a bundle")
     return b"".join(chunks(stream, member.size))
 
 
 def parsed(name, text):
-    """Give a JSON text's value; raise BundleError where it is none."""
+    """Return a JSON text's value; raise BundleError where it is none."""
     try:
         return json.loads(text)
     except ValueError as error:
@@ -207,7 +207,7 @@ def parsed(name, text):
 
 
 def manifest_in(name, text):
-    """Give the manifest, which has to be the first member."""
+    """Return the manifest, which has to be the first member."""
     if name != MANIFEST:
         raise BundleError(f"it is no bundle: it begins with {name} and not with {MANIFEST}")
     manifest = parsed(MANIFEST, text)
@@ -217,7 +217,7 @@ def manifest_in(name, text):
 
 
 def manifest_of(path, find):
-    """Give the manifest of an archive: what should follow, not yet compared with its checksum."""
+    """Return the manifest of an archive: what should follow, not yet compared with its checksum."""
     with members(path, find) as found:
         for member, stream in found:
             return manifest_in(member.name, document(member, stream))

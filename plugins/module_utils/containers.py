@@ -14,12 +14,12 @@ SERVICES = ("iopaint-cpu", "iopaint-gpu")
 
 
 def projects(name):
-    """Give the compose projects that an instance may have: its own, and that of a trial."""
+    """Return the compose projects that an instance may have: its own, and that of a trial."""
     return [PREFIX + name, PREFIX + name + BESIDE]
 
 
 def instance_of(container, top):
-    """Give the instance that a container belongs to, None for somebody else's.
+    """Return the instance that a container belongs to, None for somebody else's.
 
     container: the engine's document of it. top: folder with a folder for each instance, which is what makes it ours: a project of
     the same name that compose was given from elsewhere is its owner's.
@@ -32,7 +32,7 @@ def instance_of(container, top):
 
 
 def is_trial(container, name):
-    """Tell whether a container of this instance is that of a release which is tried beside the one that serves."""
+    """Return whether a container of this instance is that of a release which is tried beside the one that serves."""
     return container["Config"]["Labels"][PROJECT] == PREFIX + name + BESIDE
 
 
@@ -45,6 +45,6 @@ def unhealthy_projects(docker):
 
 
 def folders(top):
-    """Give the names of the instances that have releases below top."""
+    """Return the names of the instances that have releases below top."""
     found = sorted(os.listdir(top)) if os.path.isdir(top) else []
     return [name for name in found if NAME.fullmatch(name) and os.path.isdir(os.path.join(top, name, "releases"))]

@@ -32,11 +32,11 @@ class Docker:
         self.path = module.get_bin_path("docker", required=True)
 
     def run(self, *args, **kwargs):
-        """Run docker with args; give (rc, stdout, stderr). Keywords go to AnsibleModule.run_command."""
+        """Run docker with args; return (rc, stdout, stderr). Keywords go to AnsibleModule.run_command."""
         return self.module.run_command([self.path, *args], **kwargs)
 
     def log(self, stream, *args, cwd, env):
-        """Run docker with args, what it says going to an open file as it comes; give the exit status. env: further variables."""
+        """Run docker with args, its output going to an open file; return the exit status. env: further variables."""
         done = subprocess.run(
             [self.path, *args],
             cwd=cwd,
@@ -49,7 +49,7 @@ class Docker:
         return done.returncode
 
     def image(self, name):
-        """Give the image's `docker image inspect` document, or None where the engine has no such image."""
+        """Return the image's `docker image inspect` document, or None where the engine has no such image."""
         rc, out, err = self.run("image", "inspect", name)
         if rc != 0:
             if "no such image" not in err.lower():
@@ -58,7 +58,7 @@ class Docker:
         return json.loads(out)[0]
 
     def info(self, field):
-        """Give one field of `docker info` in Go template form, for example {{.DockerRootDir}}."""
+        """Return one field of `docker info` in Go template form, for example {{.DockerRootDir}}."""
         rc, out, err = self.run("info", "--format", field)
         if rc != 0 or not out.strip():  # older clients exit 0 without an engine
             self.module.fail_json(
@@ -73,7 +73,7 @@ class Docker:
         return out.strip() if rc == 0 and out.strip() else "default"
 
     def room(self):
-        """Give the folder where the engine keeps its data, and the bytes that are free there."""
+        """Return the folder where the engine keeps its data, and the bytes that are free there."""
         root = self.info("{{.DockerRootDir}}")
         stat = os.statvfs(root)
         return root, stat.f_bavail * stat.f_frsize

@@ -33,7 +33,7 @@ class Tree:
         self.ready = os.path.join(self.above, READY + self.base)
 
     def formers(self):
-        """Give what earlier exchanges have replaced, oldest first."""
+        """Return what earlier exchanges have replaced, oldest first."""
         names = sorted(os.listdir(self.above)) if os.path.isdir(self.above) else []
         wanted = FORMER + self.base
         return [os.path.join(self.above, name) for name in names if STAMP.sub("", name) == wanted != name]
@@ -57,7 +57,7 @@ class Tree:
                 os.symlink(entry["target"], place)
 
     def settle(self, entries, owner):
-        """Give all of a replacement its owner, modes and times; a file that is linked to a live one becomes one of its own."""
+        """Return all of a replacement its owner, modes and times; a file that is linked to a live one becomes one of its own."""
         for path, entry in reversed(entries.items()):  # a folder after what it holds
             place = os.path.join(self.ready, path)
             if right(place, entry, owner):
@@ -72,7 +72,7 @@ class Tree:
                 os.utime(place, ns=(entry["mtime_ns"], entry["mtime_ns"]))
 
     def differences(self, document, entries, owner, exact):
-        """Give what an exchange would change: NEW, CHANGED, REMOVED or NEWER by path.
+        """Return what an exchange would change: NEW, CHANGED, REMOVED or NEWER by path.
 
         exact: whether what the backup does not have goes, and what is newer than it does not stay.
         """
@@ -87,7 +87,7 @@ class Tree:
         return found
 
     def is_same(self, path, entry, owner):
-        """Tell whether a live file is as the backup has it, attributes included."""
+        """Return whether a live file is as the backup has it, attributes included."""
         place = os.path.join(self.live, path)
         with contextlib.suppress(OSError):
             if not right(place, entry, owner):
@@ -99,14 +99,14 @@ class Tree:
         return False
 
     def is_newer(self, path, entry, document):
-        """Tell whether a live output was written after the backup had begun; models are as the backup has them."""
+        """Return whether a live output was written after the backup had begun; models are as the backup has them."""
         if manifest.kind(self.name) != "outputs" or entry["type"] != manifest.FILE:
             return False
         status = os.lstat(os.path.join(self.live, path))
         return stat.S_ISREG(status.st_mode) and status.st_mtime_ns > max(document["begun_ns"], entry["mtime_ns"])
 
     def exchange(self, document, entries, exact):
-        """Put the replacement in the tree's place; give where the former tree is now, or None, and what stays as newer."""
+        """Put the replacement in the tree's place; return where the former tree is now, or None, and what stays as newer."""
         former, newer = None, set()
         if os.path.lexists(self.live):
             if not exact:
@@ -118,7 +118,7 @@ class Tree:
         return former, sorted(newer)
 
     def keeps(self, path, entry, document):
-        """Tell whether a live file stays, as it is newer than the backup."""
+        """Return whether a live file stays, as it is newer than the backup."""
         with contextlib.suppress(OSError):
             return self.is_newer(path, entry, document)
         return False
@@ -145,12 +145,12 @@ class Tree:
 
 
 def same_link(one, other):
-    """Tell whether both are links to the same place."""
+    """Return whether both are links to the same place."""
     return os.path.islink(one) and os.path.islink(other) and os.readlink(one) == os.readlink(other)
 
 
 def is_there(place, entry):
-    """Tell whether a file looks as an entry has it, by size and time."""
+    """Return whether a file looks as an entry has it, by size and time."""
     try:
         status = os.lstat(place)
     except OSError:
@@ -159,7 +159,7 @@ def is_there(place, entry):
 
 
 def right(place, entry, owner):
-    """Tell whether owner, mode and time are those of an entry."""
+    """Return whether owner, mode and time are those of an entry."""
     status = os.lstat(place)
     if (status.st_uid, status.st_gid) != (owner, owner):
         return False
@@ -169,7 +169,7 @@ def right(place, entry, owner):
 
 
 def relative(folder):
-    """Give the paths below a folder, a folder before what it holds."""
+    """Return the paths below a folder, a folder before what it holds."""
     for above, folders, files in os.walk(folder):
         for name in [*folders, *files]:
             yield os.path.relpath(os.path.join(above, name), folder)

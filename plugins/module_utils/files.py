@@ -39,7 +39,7 @@ def write(path, content, mode=0o644):
 
 
 def is_locked(path):
-    """Tell whether another process holds the file by flock; False where there is no file."""
+    """Return whether another process holds the file by flock; False where there is no file."""
     try:
         with open(path, "rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -10,25 +10,25 @@ OURS = ("iopaint", HELD)
 
 
 def labelled(image):
-    """Tell whether an image was built by this collection; image: the engine's document of it."""
+    """Return whether an image was built by this collection; image: the engine's document of it."""
     return LABEL in ((image.get("Config") or {}).get("Labels") or {})
 
 
 def repository(name):
-    """Give an image's name without tag and digest."""
+    """Return an image's name without tag and digest."""
     name = name.partition("@")[0]
     head, slash, tail = name.rpartition("/")
     return head + slash + tail.partition(":")[0]
 
 
 def repositories(records):
-    """Give the repositories whose names are ours: our own, and those that releases were asked for by."""
+    """Return the repositories whose names are ours: our own, and those that releases were asked for by."""
     names = [record.get(key) or "" for record in records for key in ("image", "asked")]
     return {*OURS, *map(repository, names)}
 
 
 def find(docker):
-    """Give the engine's documents of the images that carry our label, or a name that releases gave."""
+    """Return the engine's documents of the images that carry our label, or a name that releases gave."""
     found = set()
     for chosen in (f"label={LABEL}", f"reference={HELD}"):
         _rc, out, _err = docker.run("images", "--quiet", "--no-trunc", "--filter", chosen)

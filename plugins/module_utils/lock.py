@@ -13,7 +13,7 @@ UNREADABLE = {"operator": "unknown", "controller": "unknown", "play": "unknown (
 
 
 def read(path):
-    """Give what the lock says, None where there is none."""
+    """Return what the lock says, None where there is none."""
     try:
         with open(path, encoding="utf-8") as stream:
             text = stream.read()

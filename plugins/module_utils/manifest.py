@@ -27,7 +27,7 @@ class DamagedError(ValueError):
 
 
 def trees_there(data):
-    """Give the trees that the data folder holds."""
+    """Return the trees that the data folder holds."""
     found = ["models"] if os.path.isdir(os.path.join(data, "models")) else []
     outputs = os.path.join(data, "outputs")
     names = sorted(os.listdir(outputs)) if os.path.isdir(outputs) else []
@@ -36,12 +36,12 @@ def trees_there(data):
 
 
 def kind(tree):
-    """Give what a tree belongs to, models or outputs."""
+    """Return what a tree belongs to, models or outputs."""
     return tree.partition("/")[0]
 
 
 def chosen(trees, include, instances):
-    """Give those of the trees that are asked for, and the names of what is asked for and is not among them.
+    """Return those of the trees that are asked for, and the names of what is asked for and is not among them.
 
     include: kinds. instances: names whose outputs are meant, none for all.
     """
@@ -51,7 +51,7 @@ def chosen(trees, include, instances):
 
 
 def entry_of(path, status, root):
-    """Give a manifest's entry of one thing (its sum is added later), None where it is neither file, folder nor link."""
+    """Return a manifest's entry of one thing (its sum is added later), None where it is neither file, folder nor link."""
     entry = {"path": path, "mode": f"{stat.S_IMODE(status.st_mode):04o}", "mtime_ns": status.st_mtime_ns}
     if stat.S_ISREG(status.st_mode):
         return {**entry, "type": FILE, "size": status.st_size}
@@ -63,7 +63,7 @@ def entry_of(path, status, root):
 
 
 def scan(root, tree):
-    """Give the entries of a tree by path, a folder before what it holds, and the paths that can't be in a manifest."""
+    """Return the entries of a tree by path, a folder before what it holds, and the paths that can't be in a manifest."""
     entries, odd = {}, []
     todo = [tree]
     while todo:
@@ -82,7 +82,7 @@ def scan(root, tree):
 
 
 def sha256(path):
-    """Give a file's sum; a link is not followed."""
+    """Return a file's sum; a link is not followed."""
     digest = hashlib.sha256()
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb", buffering=0) as stream:
@@ -92,13 +92,13 @@ def sha256(path):
 
 
 def signature(path):
-    """Give what tells whether a file was written to: equal before and after means that it was not."""
+    """Return what tells whether a file was written to: equal before and after means that it was not."""
     status = os.lstat(path)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def open_for_writing():
-    """Give device and number of each file that a process has open for writing: it may be half-written."""
+    """Return device and number of each file that a process has open for writing: it may be half-written."""
     found = set()
     for process in filter(str.isdigit, os.listdir("/proc")):
         folder = f"/proc/{process}"
@@ -118,18 +118,18 @@ def open_for_writing():
 
 
 def seal(document):
-    """Give the sum over all of a manifest but the sum itself."""
+    """Return the sum over all of a manifest but the sum itself."""
     rest = {key: value for key, value in document.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def dump(document):
-    """Give a manifest as the text of its file, its own sum in it."""
+    """Return a manifest as the text of its file, its own sum in it."""
     return json.dumps({**document, "schema": SCHEMA, "sha256": seal({**document, "schema": SCHEMA})}, indent=1) + "\n"
 
 
 def load(text):
-    """Give the manifest of a text; raise DamagedError where it is not what dump wrote."""
+    """Return the manifest of a text; raise DamagedError where it is not what dump wrote."""
     try:
         document = json.loads(text)
     except ValueError as error:
@@ -147,14 +147,14 @@ def load(text):
 
 
 def of_tree(document, tree):
-    """Give the entries of one tree by path, relative to the tree; the tree itself is '.'."""
+    """Return the entries of one tree by path, relative to the tree; the tree itself is '.'."""
     length = len(tree) + 1
     inside = (entry for entry in document["entries"] if entry["path"] == tree or entry["path"].startswith(f"{tree}/"))
     return {entry["path"][length:] or ".": entry for entry in inside}
 
 
 def faults(folder, entries):
-    """Give what of the entries is not in the folder, or is not what it was; one sentence each, without times and modes."""
+    """Return what of the entries is not in the folder, or is not what it was; one sentence each, without times and modes."""
     for path, entry in entries.items():
         place, shown = os.path.join(folder, path), entry["path"]
         try:
@@ -176,7 +176,7 @@ def faults(folder, entries):
 
 
 def named(lines):
-    """Give the first of many lines, and how many there are besides."""
+    """Return the first of many lines, and how many there are besides."""
     lines = list(lines)
     more = [f"and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
     return "; ".join([*lines[:NAMED], *more])

@@ -11,7 +11,7 @@ USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def secrets(values):
-    """Give what is secret in these addresses: users and passwords, as they stand there and decoded, the longest first."""
+    """Return what is secret in these addresses: users and passwords, as they stand there and decoded, the longest first."""
     found = set()
     for value in values:
         for userinfo in USERINFO.findall(str(value or "")):
@@ -29,7 +29,7 @@ def keep_secret(module, values):
 
 
 def masked(text, values):
-    """Give a text with what is secret in these addresses left out."""
+    """Return a text with what is secret in these addresses left out."""
     for secret in secrets(values):
         text = text.replace(secret, "***")
     return text

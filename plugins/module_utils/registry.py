@@ -48,7 +48,7 @@ CAUSES = (
 
 
 def explain(output, repository, root):
-    """Give the engine's last words and what to do about them. root: where the engine keeps its data."""
+    """Return the engine's last words and what to do about them. root: where the engine keeps its data."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     said = re.sub(r"^Error response from daemon: |^ERROR: ", "", lines[-1]) if lines else "the engine gave no reason"
     facts = {"repository": repository, "registry": repository.partition("/")[0], "root": root}
@@ -57,11 +57,11 @@ def explain(output, repository, root):
 
 
 def is_unknown(output):
-    """Tell whether a pull failed as the registry answers and has no such image."""
+    """Return whether a pull failed as the registry answers and has no such image."""
     return bool(re.search(r"manifest unknown|manifest for \S+ not found|name unknown|: not found\b", output, re.IGNORECASE))
 
 
 def digest_of(image, repository):
-    """Give the digest under which an image (the engine's document) is known to a repository, None where it isn't."""
+    """Return the digest under which an image (the engine's document) is known to a repository, None where it isn't."""
     names = [name.partition("@") for name in image.get("RepoDigests") or []]
     return next((digest for name, _at, digest in names if name == repository), None)

@@ -30,7 +30,7 @@ OUTCOMES = (PREPARED, CURRENT, FORMER, FAILED, SUPERSEDED)
 
 
 def masked(environment):
-    """Give options with the values of secrets left out."""
+    """Return options with the values of secrets left out."""
     return {name: "***" if SECRET.search(name) else network.masked(str(value), [value]) for name, value in environment.items()}
 
 
@@ -47,28 +47,28 @@ def from_dotenv(text):
 
 
 def number(release_id):
-    """Give the counter that a release's name begins with; 0 for other names."""
+    """Return the counter that a release's name begins with; 0 for other names."""
     found = re.match(r"\d+", release_id)
     return int(found[0]) if found else 0
 
 
 def fingerprint(files, image_id):
-    """Give a digest of what a release is made of; files: content by name, as wanted, without the image's pinned name."""
+    """Return a digest of what a release is made of; files: content by name, as wanted, without the image's pinned name."""
     return hashlib.sha256(json.dumps([sorted(files.items()), image_id]).encode()).hexdigest()
 
 
 def pin(content, variable, image):
-    """Give the text of .env with the image's name in front."""
+    """Return the text of .env with the image's name in front."""
     return f"{variable}='{image}'\n{content}"
 
 
 def unpin(content):
-    """Give the text of .env without its first line, the image's name."""
+    """Return the text of .env without its first line, the image's name."""
     return content.partition("\n")[2]
 
 
 def read(path):
-    """Give a file's text."""
+    """Return a file's text."""
     with open(path, encoding="utf-8", newline="") as stream:
         return stream.read()
 
@@ -100,7 +100,7 @@ class Releases:
         return record
 
     def path(self, release_id, *names):
-        """Give a path in a release's folder."""
+        """Return a path in a release's folder."""
         return os.path.join(self.home, release_id, *names)
 
     @property
@@ -113,33 +113,33 @@ class Releases:
         return name if os.path.isdir(self.path(name)) else None
 
     def proven(self):
-        """Give the record of the last release that was proven and not replaced since, None where there is none."""
+        """Return the record of the last release that was proven and not replaced since, None where there is none."""
         current = [record for record in self.records.values() if record["outcome"] == CURRENT]
         linked = [record for record in current if record["id"] == self.linked]
         return (linked or current[-1:] or [None])[0]
 
     def prepared(self):
-        """Give the record of the release whose switch has begun and not ended, None where there is none."""
+        """Return the record of the release whose switch has begun and not ended, None where there is none."""
         found = [record for record in self.records.values() if record["outcome"] == PREPARED]
         return found[-1] if found else None
 
     def files(self, release_id):
-        """Give the files of a release, content by name, as they were wanted."""
+        """Return the files of a release, content by name, as they were wanted."""
         folder = self.path(release_id)
         names = [name for name in os.listdir(folder) if name.endswith((".yaml", ".env"))]
         found = {name: read(os.path.join(folder, name)) for name in names}
         return {name: unpin(content) if name == ".env" else content for name, content in found.items()}
 
     def made_of(self, record, wanted):
-        """Tell whether a release is made of what is wanted (a fingerprint), its files included as they lie there."""
+        """Return whether a release is made of what is wanted (a fingerprint), its files included as they lie there."""
         return fingerprint(self.files(record["id"]), record.get("image_id")) == wanted
 
     def complete(self, record):
-        """Tell whether a release still has its files."""
+        """Return whether a release still has its files."""
         return all(os.path.isfile(self.path(record["id"], name)) for name in ("compose.yaml", ".env", "options.env"))
 
     def candidates(self):
-        """Give the records that a rollback may go to, newest first: proven once, not current now, files still there."""
+        """Return the records that a rollback may go to, newest first: proven once, not current now, files still there."""
         proven = self.proven()
         return [
             record
@@ -148,7 +148,7 @@ class Releases:
         ]
 
     def next_id(self, image):
-        """Give the name of a new release: a counter, so that it sorts by time whatever the clock says, and its image's tag."""
+        """Return the name of a new release: a counter, so that it sorts by time whatever the clock says, and its image's tag."""
         highest = max(map(number, [*self._folders(), "0"]))
         tag = image.rpartition("/")[2].partition("@")[0].rpartition(":")[2]
         label = re.sub(r"[^A-Za-z0-9_.-]+", "-", tag).strip("-.")
@@ -217,7 +217,7 @@ class Releases:
         }
 
     def rebuild(self, release_id, image_of, running_id):
-        """Write a damaged record anew from the release's files, the engine and what runs; give the record.
+        """Write a damaged record anew from the release's files, the engine and what runs; return the record.
 
         image_of: gives the engine's document of an image by name, or None. running_id: ID of the image that the instance runs.
         """
@@ -258,7 +258,7 @@ class Releases:
 
 
 def described(name, image):
-    """Give what a record says of an image; image: the engine's document of it."""
+    """Return what a record says of an image; image: the engine's document of it."""
     labels = (image.get("Config") or {}).get("Labels") or {}
     digests = image.get("RepoDigests") or []
     return {
@@ -271,5 +271,5 @@ def described(name, image):
 
 
 def text(record):
-    """Give a record as the text of its file."""
+    """Return a record as the text of its file."""
     return json.dumps(record, indent=2, ensure_ascii=False) + "\n"

@@ -120,7 +120,7 @@ SHOWN = 500  # lines of a diff
 
 
 def superseded(known, keep):
-    """Give the complete backups of which every tree is in `keep` newer ones; known: oldest first."""
+    """Return the complete backups of which every tree is in `keep` newer ones; known: oldest first."""
     seen, old = {}, []
     for backup in reversed([each for each in known if each["complete"]]):
         if all(seen.get(tree, 0) >= keep for tree in backup["trees"]):
@@ -142,7 +142,7 @@ class Backup:
         self.diff, self.made = {"before": [], "after": []}, None
 
     def run(self):
-        """Make the backup; give the result."""
+        """Make the backup; return the result."""
         begun, clock = audit.now(), time.monotonic()
         trees = self.trees()
         self.see_the_mount()
@@ -192,7 +192,7 @@ class Backup:
         audit.append(self.params["audit"], action, self.params["owner"], **facts)
 
     def trees(self):
-        """Give the trees that are asked for; raise BackupError where one is not there."""
+        """Return the trees that are asked for; raise BackupError where one is not there."""
         there = manifest.trees_there(self.data)
         trees, absent = manifest.chosen(there, self.params["include"], self.params["instances"])
         if absent or not trees:
@@ -215,7 +215,7 @@ class Backup:
             )
 
     def former_sums(self, trees, known):
-        """Give the entries of the newest backup of each tree, by path."""
+        """Return the entries of the newest backup of each tree, by path."""
         found = {}
         for tree in trees:
             newest = [each["id"] for each in known if each["complete"] and tree in each["trees"]][-1:]
@@ -253,7 +253,7 @@ class Backup:
                 self.diff[key].append(f"{path} {each['size']} bytes of {audit.now(each['mtime_ns'] / 1e9)}\n")
 
     def files(self):
-        """Give the paths of files."""
+        """Return the paths of files."""
         return [path for path, entry in self.entries.items() if entry["type"] == manifest.FILE]
 
     def see_the_room(self, new):
@@ -311,7 +311,7 @@ class Backup:
             self.store.change(name, gone=stray)
 
     def is_open(self, path, busy):
-        """Tell whether a process has a file open for writing."""
+        """Return whether a process has a file open for writing."""
         if self.entries[path]["type"] != manifest.FILE:
             return False
         try:
@@ -320,7 +320,7 @@ class Backup:
             return False
 
     def read(self, path, anew):
-        """Take a file's sum; give its signature before. One that was removed is taken off the list."""
+        """Take a file's sum; return its signature before. One that was removed is taken off the list."""
         place = os.path.join(self.data, path)
         try:
             before = manifest.signature(place)
@@ -335,7 +335,7 @@ class Backup:
         return before
 
     def is_whole(self, path, before, busy):
-        """Tell whether a file is as it was before it was read, and nobody writes to it; one that was removed is off the list."""
+        """Return whether a file is as it was before it was read, and nobody writes to it; a removed one is off the list."""
         if self.entries[path]["type"] != manifest.FILE:
             return True
         try:

@@ -88,7 +88,7 @@ NOTHING = "Nothing was loaded, and nothing that runs was touched."
 
 
 def has_checksum(path, checksum):
-    """Tell whether a file has the checksum, written as ALGORITHM:HEX."""
+    """Return whether a file has the checksum, written as ALGORITHM:HEX."""
     algorithm, _colon, wanted = checksum.partition(":")
     digest = hashlib.new(algorithm)  # iopaint_models says which
     with open(path, "rb") as file:
@@ -117,11 +117,11 @@ class Load:
             )
 
     def image(self, name):
-        """Give the engine's document of an image; a dry run needs no engine."""
+        """Return the engine's document of an image; a dry run needs no engine."""
         return self.docker.image(name) if self.docker else None
 
     def path(self, model):
-        """Give the place of a model on the host; nothing outside of the folder of models."""
+        """Return the place of a model on the host; nothing outside of the folder of models."""
         top = os.path.realpath(self.params["models_dir"])
         path = os.path.realpath(os.path.join(top, model["path"]))
         if os.path.commonpath([top, path]) != top or path == top:
@@ -129,7 +129,7 @@ class Load:
         return path
 
     def has(self, model):
-        """Tell whether the host has a model, with the right checksum."""
+        """Return whether the host has a model, with the right checksum."""
         path = self.path(model)
         return os.path.isfile(path) and has_checksum(path, model["checksum"])
 
@@ -216,7 +216,7 @@ class Load:
         return moved
 
     def built(self):
-        """Give the images as the role that builds them does."""
+        """Return the images as the role that builds them does."""
         done = {}
         for image in self.params["images"]:
             document = self.image(image["image"]) or {"Id": image["id"], "Size": image["size"]}

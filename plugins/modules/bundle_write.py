@@ -91,7 +91,7 @@ LABELS = {"revision": "org.opencontainers.image.revision", "recipe": "io.iopaint
 
 
 def described(module, docker):
-    """Give the manifest; fail the module where an image or a model is not on the host."""
+    """Return the manifest; fail the module where an image or a model is not on the host."""
     params, images, models = module.params, [], []
     for variant, built in sorted(params["images"].items()):
         image = docker.image(built["image"])

@@ -132,7 +132,7 @@ def lacks(folder, name, need, user):
 
 
 def hand_over(folder, name, user):
-    """Give one entry of an open folder to the user, and return whether that was done.
+    """Return one entry of an open folder to the user, and return whether that was done.
 
     An entry that has become something else meanwhile, and a file with more than one name, is left alone.
     """

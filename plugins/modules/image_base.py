@@ -161,7 +161,7 @@ def bootstrap(module, docker, name):
 
 
 def load(module, docker, name):
-    """Load the archive, which has to hold the image of this name; give the image's ID."""
+    """Load the archive, which has to hold the image of this name; return the image's ID."""
     archive = module.params["archive"]
     rc, out, err = docker.run("load", "--quiet", "--input", archive)
     image = docker.image(name)

@@ -194,7 +194,7 @@ NOT_IN_IMAGE = {"compose.yaml", "unprivileged.yaml", "docker-bake.hcl", "Dockerf
 
 
 def recipe_digest(folder, variant, base_id, variables):
-    """Give the SHA-256 (hex) of everything besides the source that decides what is in an image."""
+    """Return the SHA-256 (hex) of everything besides the source that decides what is in an image."""
     digest = hashlib.sha256(json.dumps([variant, base_id, variables], sort_keys=True).encode())
     for top, folders, files in os.walk(folder):
         folders.sort()
@@ -206,7 +206,7 @@ def recipe_digest(folder, variant, base_id, variables):
 
 
 def tag_of(text):
-    """Give text in the characters that a tag may have, 60 at most."""
+    """Return text in the characters that a tag may have, 60 at most."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[:60]
 
 
@@ -222,7 +222,7 @@ def check_disk(module, docker):
 
 
 def attesting(module, docker):
-    """Give the options of bake that attach what is asked for; fail the module where the engine can't keep it."""
+    """Return the options of bake that attach what is asked for; fail the module where the engine can't keep it."""
     wanted = module.params["attestations"]
     if not wanted:
         return []

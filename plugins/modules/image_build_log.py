@@ -66,7 +66,7 @@ MOST = 256 * 1024
 
 
 def added(path, offset):
-    """Give the text after offset, and the offset of what comes next; no character is torn."""
+    """Return the text after offset, and the offset of what comes next; no character is torn."""
     try:
         with open(path, "rb") as stream:
             stream.seek(offset)
@@ -78,7 +78,7 @@ def added(path, offset):
 
 
 def finished(path):
-    """Tell whether the job's file has its result."""
+    """Return whether the job's file has its result."""
     try:
         with open(path, encoding="utf-8") as stream:
             return bool(json.load(stream).get("finished", True))

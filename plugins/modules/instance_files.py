@@ -84,7 +84,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_fo
 
 
 def read(path):
-    """Give a file's text and mode, or (None, None) where there is none."""
+    """Return a file's text and mode, or (None, None) where there is none."""
     try:
         with open(path, encoding="utf-8", errors="replace", newline="") as stream:
             return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
@@ -93,7 +93,7 @@ def read(path):
 
 
 def right_folder(path, owner):
-    """Tell whether the folder is there and belongs to the owner, where one is given."""
+    """Return whether the folder is there and belongs to the owner, where one is given."""
     return os.path.isdir(path) and (owner is None or os.stat(path).st_uid == os.stat(path).st_gid == owner)
 
 
@@ -105,7 +105,7 @@ def own_folder(path, owner):
 
 
 def difference(path, item, before, modes):
-    """Give what changes in a file, for --diff; a secret's text is left out, equal texts give way to the modes."""
+    """Return what changes in a file, for --diff; a secret's text is left out, equal texts give way to the modes."""
     texts = [before or "", item["content"]]
     if before == item["content"]:
         texts = [f"mode {mode:04o}\n" for mode in modes]
@@ -115,7 +115,7 @@ def difference(path, item, before, modes):
 
 
 def ensure(module, folder):
-    """See that one folder is as wanted; give path and differences of it and of each file as it is written."""
+    """See that one folder is as wanted; return path and differences of it and of each file as it is written."""
     if not right_folder(folder["path"], folder["owner"]):
         if not module.check_mode:
             own_folder(folder["path"], folder["owner"])

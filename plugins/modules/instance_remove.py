@@ -131,7 +131,7 @@ def delete(path):
 
 
 def there(path):
-    """Tell whether there is something to remove: not an empty file system's mount point."""
+    """Return whether there is something to remove: not an empty file system's mount point."""
     if os.path.islink(path) or not os.path.isdir(path):
         return os.path.lexists(path)
     return bool(os.listdir(path)) or not os.path.ismount(path)
@@ -161,7 +161,7 @@ class Removal:
         self.in_use = {document["Image"] for document in held if document["Id"] not in going}
 
     def engine(self):
-        """Give the engine, None where docker is not installed."""
+        """Return the engine, None where docker is not installed."""
         if not self.module.get_bin_path("docker"):
             self.module.warn("There is no docker command on this host, so only files are looked at.")
             return None
@@ -185,7 +185,7 @@ class Removal:
             )
 
     def containers(self):
-        """Give the engine's documents of all containers."""
+        """Return the engine's documents of all containers."""
         if not self.docker:
             return []
         _rc, out, _err = self.docker.run("ps", "--all", "--quiet", "--no-trunc", check_rc=True)
@@ -197,7 +197,7 @@ class Removal:
     # --- what goes ---------------------------------------------------------------------------------------------------
 
     def plan(self):
-        """Give what goes, in the order in which it does: (line, function, arguments)."""
+        """Return what goes, in the order in which it does: (line, function, arguments)."""
         for name in self.chosen:
             for document in self.held.get(name, []):
                 yield f"container {document['Name'].lstrip('/')}", self.remove_container, (document["Id"],)
@@ -218,7 +218,7 @@ class Removal:
                 yield f"data {path}", self.remove_data, (path,)
 
     def shared(self):
-        """Give what all instances share."""
+        """Return what all instances share."""
         folder = self.params["build_dir"]
         if any(OF_BUILD.fullmatch(name) for name in listed(folder)):
             yield f"folder {folder}", self.remove_known, (folder, OF_BUILD)
@@ -236,7 +236,7 @@ class Removal:
                     yield f"file {path}", delete, (path,)
 
     def networks(self, name):
-        """Give the names of the networks of one instance."""
+        """Return the names of the networks of one instance."""
         if not self.docker:
             return []
         found = []
@@ -247,7 +247,7 @@ class Removal:
         return found
 
     def images(self):
-        """Give the names of the images that go."""
+        """Return the names of the images that go."""
         if not self.docker:
             return []
         if any(self.stores[name].damaged for name in self.remaining):
@@ -275,7 +275,7 @@ class Removal:
         return names
 
     def data(self):
-        """Give the folders with data of the instances that go, each with what restores have left beside it."""
+        """Return the folders with data of the instances that go, each with what restores have left beside it."""
         top = self.params["data_dir"]
         names = ["outputs", "models"] if self.everything else [f"outputs/{name}" for name in self.params["instances"]]
         found = []
@@ -292,7 +292,7 @@ class Removal:
         self.docker.run("rm", "--force", "--volumes", container, check_rc=True)
 
     def remove_by_engine(self, kind, name):
-        """Remove a network or an image; give False where the engine refuses."""
+        """Remove a network or an image; return False where the engine refuses."""
         rc, _out, err = self.docker.run(kind, "rm", name)
         if rc != 0:
             self.module.warn(f"The {kind} {name} stays: {err.strip()}")
@@ -332,12 +332,12 @@ class Removal:
 
 
 def listed(folder):
-    """Give the names in a folder, none where there is none."""
+    """Return the names in a folder, none where there is none."""
     return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
 
 
 def names_of(image, ours):
-    """Give by which names an image of ours is removed; a name that somebody else gave stays."""
+    """Return by which names an image of ours is removed; a name that somebody else gave stays."""
     tags = image.get("RepoTags") or []
     if not images.labelled(image):  # the user's own, which a release gave a name
         return [tag for tag in tags if images.repository(tag) == images.HELD]

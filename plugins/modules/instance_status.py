@@ -113,11 +113,11 @@ class Look:
         self.docker = module.get_bin_path("docker")
 
     def asked(self, *words):
-        """Run docker; give (rc, stdout, stderr)."""
+        """Run docker; return (rc, stdout, stderr)."""
         return run([self.docker, *words], self.timeout)
 
     def engine(self):
-        """Give what the engine says of itself."""
+        """Return what the engine says of itself."""
         if not self.docker:
             return {"state": "not installed", "reason": "There is no docker command on the host.", "version": None, "root": None}
         if self.sleeps():
@@ -134,7 +134,7 @@ class Look:
         return {"state": "running", "reason": None, "version": info["ServerVersion"], "root": info.get("DockerRootDir")}
 
     def sleeps(self):
-        """Tell whether asking the engine would start it: systemd listens in its place."""
+        """Return whether asking the engine would start it: systemd listens in its place."""
         systemctl = self.module.get_bin_path("systemctl")
         if not systemctl:
             return False
@@ -142,7 +142,7 @@ class Look:
         return out.split() in (["inactive", "active"], ["failed", "active"])
 
     def containers(self):
-        """Give the engine's documents of our containers, a list by instance; None where they can't be had."""
+        """Return the engine's documents of our containers, a list by instance; None where they can't be had."""
         rc, out, _err = self.asked("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={containers.PROJECT}")
         if rc != 0:
             return None
@@ -161,13 +161,13 @@ class Look:
         return found
 
     def instances(self, engine):
-        """Give an entry for each instance on the host."""
+        """Return an entry for each instance on the host."""
         held = self.containers() if engine["state"] == "running" else None
         names = dict.fromkeys([*containers.folders(self.params["dir"]), *sorted(held or {})])
         return [self.instance(name, None if held is None else held.get(name, [])) for name in names]
 
     def instance(self, name, held):
-        """Give what is known of one instance; held: its containers, None where the engine can't be asked."""
+        """Return what is known of one instance; held: its containers, None where the engine can't be asked."""
         store = releases.Releases(self.params["dir"], name)
         record = store.records.get(store.linked) or store.proven() or {}
         trials = [document for document in held or [] if containers.is_trial(document, name)]
@@ -190,7 +190,7 @@ class Look:
         }
 
     def notes(self, store, record, container):
-        """Give what is odd about an instance and does not keep it from serving."""
+        """Return what is odd about an instance and does not keep it from serving."""
         found = [f"The record {store.path(damaged, releases.RECORD)} can't be read." for damaged in sorted(store.damaged)]
         prepared = store.prepared()
         if prepared and prepared.get("started"):
@@ -200,7 +200,7 @@ class Look:
         return found
 
     def gpus(self):
-        """Give what the driver says of the GPUs; a host without any answers at once."""
+        """Return what the driver says of the GPUs; a host without any answers at once."""
         nvidia_smi = self.module.get_bin_path("nvidia-smi")
         rc, output, report = gpu.query(nvidia_smi, self.timeout) if nvidia_smi else (None, "", gpu.NO_REPORT)
         problem = gpu.diagnose(rc, output, report["gpus"], gpu.pci_devices("/sys"))
@@ -213,7 +213,7 @@ class Look:
         }
 
     def disks(self, engine):
-        """Give room and size of the file systems that fill up."""
+        """Return room and size of the file systems that fill up."""
         found = []
         for purpose, path in (("engine", engine["root"]), ("data", self.params["data_dir"])):
             if path:
@@ -224,7 +224,7 @@ class Look:
 
 
 def about(document):
-    """Give what is told of a container; document: the engine's of it."""
+    """Return what is told of a container; document: the engine's of it."""
     started = document["State"].get("StartedAt", ZERO_TIME)
     return {
         "name": document["Name"].lstrip("/"),
@@ -235,12 +235,12 @@ def about(document):
 
 
 def existing(path):
-    """Give a folder, or the one above it in which it would be made."""
+    """Return a folder, or the one above it in which it would be made."""
     return path if os.path.isdir(path) or path == "/" else existing(os.path.dirname(path))
 
 
 def of_container(document):
-    """Give the state of an instance by its container, and what is wrong with it."""
+    """Return the state of an instance by its container, and what is wrong with it."""
     state = document["State"]
     status, health = state.get("Status", "unknown"), state.get("Health") or {}
     if status == "running":

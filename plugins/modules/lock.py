@@ -99,7 +99,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.lock import PATH, re
 
 
 def take(path, content):
-    """Make the lock with its content in one step; give False where there is one."""
+    """Make the lock with its content in one step; return False where there is one."""
     make_folder(os.path.dirname(path))
     descriptor, candidate = tempfile.mkstemp(dir=os.path.dirname(path))
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
@@ -115,7 +115,7 @@ def take(path, content):
 
 
 def free(path, token):
-    """Remove the lock of this token; give what it said, or None where it was not there."""
+    """Remove the lock of this token; return what it said, or None where it was not there."""
     holder = read(path)
     if holder is None or holder.get("token") != token:
         return None

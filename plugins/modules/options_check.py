@@ -65,7 +65,7 @@ ENGINE_FAILED = 125  # docker's own: the container did not come up, which a busy
 
 
 def ask_source(module, instance):
-    """Run the entrypoint of the recipe over a source tree; give (rc, stderr)."""
+    """Run the entrypoint of the recipe over a source tree; return (rc, stderr)."""
     params = module.params
     environment = {"IOPAINT_MODEL_DIR": params["models"], **instance["environment"]}
     command = ["/usr/bin/python3", params["entrypoint"], "check", "--source", params["source"]]
@@ -74,7 +74,7 @@ def ask_source(module, instance):
 
 
 def ask_image(module, docker, instance):
-    """Run the entrypoint of an image; give (rc, stderr), or None in check mode where the image is still to be built."""
+    """Run the entrypoint of an image; return (rc, stderr), or None in check mode where the image is still to be built."""
     if docker.image(instance["image"]) is None:
         if module.check_mode:
             return None

@@ -59,7 +59,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils import containers
 
 
 def is_free(address, port):
-    """Tell whether nobody holds address:port. Where that can't be seen (no such address, no privilege) the answer is True."""
+    """Return whether nobody holds address:port. Where that can't be seen (no such address, no privilege) the answer is True."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -71,7 +71,7 @@ def is_free(address, port):
 
 
 def publishers(module, port):
-    """Give the containers that publish the port, as (name, compose project); none where there is no engine to ask."""
+    """Return the containers that publish the port, as (name, compose project); none where there is no engine to ask."""
     docker = module.get_bin_path("docker")
     if not docker:
         return []

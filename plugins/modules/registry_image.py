@@ -117,7 +117,7 @@ class Steps:
                     self.docker.run("tag", image["Id"], name, check_rc=True)
 
     def pull(self, name, optional=False):
-        """Pull by tag or digest; give whether the registry has it."""
+        """Pull by tag or digest; return whether the registry has it."""
         rc, out, err = self.docker.run("pull", "--quiet", name)
         if rc == 0:
             return True
@@ -130,7 +130,7 @@ class Steps:
         self.pull(f"{self.repository}@{digest}")
 
     def fetch(self, wanted):
-        """Pull one image that the host does not have; give the engine's document, None where the registry has none either."""
+        """Pull one image that the host does not have; return the engine's document, None where the registry has none either."""
         if wanted["digest"]:
             self.by_digest(wanted["digest"])
             return self.docker.image(f"{self.repository}@{wanted['digest']}")
@@ -144,7 +144,7 @@ class Steps:
         return self.docker.image(wanted["image"])
 
     def push(self, wanted, image):
-        """Push one image under its tags; give its digest."""
+        """Push one image under its tags; return its digest."""
         digest, tags = None, [tag_of(wanted["image"]), *wanted["aliases"]]
         for name in (f"{self.repository}:{tag}" for tag in tags):
             self.docker.run("tag", image["Id"], name, check_rc=True)
@@ -188,7 +188,7 @@ class Steps:
 
 
 def tag_of(name):
-    """Give the tag of an image's name."""
+    """Return the tag of an image's name."""
     return name.rpartition(":")[2]
 
 

@@ -147,12 +147,12 @@ PROOF = ("model", "latency_ms", "pixels")
 
 
 def uptime():
-    """Give seconds since the host's boot, which no change of its clock touches."""
+    """Return seconds since the host's boot, which no change of its clock touches."""
     return round(time.clock_gettime(time.CLOCK_BOOTTIME), 3)
 
 
 def memory_available():
-    """Give the bytes of memory that can be had without swapping, as the kernel estimates."""
+    """Return the bytes of memory that can be had without swapping, as the kernel estimates."""
     with open("/proc/meminfo", encoding="ascii") as stream:
         (line,) = [line for line in stream if line.startswith("MemAvailable:")]
     return int(line.split()[1]) * 1024
@@ -172,7 +172,7 @@ class Steps:
         self.stores = {name: self.store(name) for name in names}
 
     def store(self, name):
-        """Give the releases of an instance, every record readable."""
+        """Return the releases of an instance, every record readable."""
         store = releases.Releases(self.params["dir"], name)
         for release_id, why in sorted(store.damaged.items()):
             self.module.warn(f"The record {store.path(release_id, releases.RECORD)} could not be read ({why}).")
@@ -185,7 +185,7 @@ class Steps:
         return store
 
     def running(self, project):
-        """Give the ID of the image that a compose project runs, None where it runs none."""
+        """Return the ID of the image that a compose project runs, None where it runs none."""
         rc, out, _err = self.docker.run("ps", "-q", "--filter", f"label={containers.PROJECT}={project}")
         if rc != 0 or not out.split():
             return None
@@ -216,7 +216,7 @@ class Steps:
                 self.docker.run("network", "rm", f"{project}_default")
 
     def prepared(self):
-        """Give the release of each instance that is to be current, made where it is not there yet."""
+        """Return the release of each instance that is to be current, made where it is not there yet."""
         begun = any(store.prepared() for store in self.stores.values())
         if self.params["to"]:
             done = self.found()
@@ -233,7 +233,7 @@ class Steps:
         return [{**item, "unhealthy": item["project"] in unhealthy} for item in done]
 
     def image(self, item):
-        """Give the engine's document of the image that an instance wants; it has to be there before anything is written."""
+        """Return the engine's document of the image that an instance wants; it has to be there before anything is written."""
         image = self.docker.image(item["image"])
         if image is None and not self.module.check_mode:
             self.module.fail_json(
@@ -274,7 +274,7 @@ class Steps:
                 store.end(record, releases.SUPERSEDED, record.get("reason") or "another release was wanted before it was proven")
 
     def new_record(self, store, item, image, before):
-        """Give the record of a new release, its image under a name that does not move."""
+        """Return the record of a new release, its image under a name that does not move."""
         release_id = store.next_id(item["image"])
         name = item["image"]
         recipe = ((image.get("Config") or {}).get("Labels") or {}).get(LABEL) or ""
@@ -321,7 +321,7 @@ class Steps:
             self.diff.append(dict(zip(("before_header", "after_header", "before", "after"), [*headers, *texts])))
 
     def found(self):
-        """Give the release of each instance that a rollback goes to."""
+        """Return the release of each instance that a rollback goes to."""
         to, chosen = self.params["to"], []
         for store in self.stores.values():
             prepared, proven = store.prepared(), store.proven()
@@ -413,7 +413,7 @@ class Steps:
         return done
 
     def times(self, item, record):
-        """Give how long the switch took in all, and for how long of that nothing served."""
+        """Return how long the switch took in all, and for how long of that nothing served."""
         took = uptime() - (record.get("started_uptime") or 0)
         if not record.get("started_uptime") or took < 0:  # the host was started anew in between
             return {"duration_s": None, "without_service_s": None}
@@ -422,7 +422,7 @@ class Steps:
         return {"duration_s": round(took, 1), "without_service_s": round(without, 1) if record.get("replaces") else None}
 
     def gap(self, project, since):
-        """Give the seconds from the end of the former container to the health of the new one, by the engine's events."""
+        """Return the seconds from the end of the former container to the health of the new one, by the engine's events."""
         command = ["events", "--since", f"{since:.3f}", "--until", f"{time.time():.3f}", "--format", "{{json .}}"]
         filters = [
             "type=container",
@@ -440,7 +440,7 @@ class Steps:
         return (healthy[-1] - ended[0]) / 1e9 if ended and healthy else None
 
     def back(self):
-        """Record that the new releases failed, and let each link name the former one; give the former ones."""
+        """Record that the new releases failed, and let each link name the former one; return the former ones."""
         former = []
         for item in self.params["instances"]:
             store = self.stores[item["name"]]
@@ -462,7 +462,7 @@ class Steps:
     # --- prune -------------------------------------------------------------------------------------------------------
 
     def prune(self):
-        """Remove our images that no release needs any more, and build cache over its limit; give the images' names."""
+        """Remove our images that no release needs any more, and build cache over its limit; return the images' names."""
         stores = [releases.Releases(self.params["dir"], name) for name in containers.folders(self.params["dir"])]
         if any(store.damaged for store in stores):  # what they need is not known
             self.module.warn("No image was removed, as there are records of releases that can't be read.")
@@ -520,11 +520,11 @@ class Steps:
     # --- listed ------------------------------------------------------------------------------------------------------
 
     def listed(self):
-        """Give the records of each instance, and whether the image that it wants is there."""
+        """Return the records of each instance, and whether the image that it wants is there."""
         return [self.state_of(self.stores[item["name"]], item) for item in self.params["instances"]]
 
     def state_of(self, store, item):
-        """Give what is known of one instance."""
+        """Return what is known of one instance."""
         proven = store.proven()
         return {
             "name": store.name,

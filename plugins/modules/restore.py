@@ -140,7 +140,7 @@ class Restore:
         audit.append(self.params["audit"], action, self.params["owner"], **facts)
 
     def running(self, trees):
-        """Give the instances that have a release, and those of them that use one of the trees."""
+        """Return the instances that have a release, and those of them that use one of the trees."""
         stores = [releases.Releases(self.params["dir"], name) for name in containers.folders(self.params["dir"])]
         proven = [(store, store.proven()) for store in stores]
         unhealthy = containers.unhealthy_projects(Docker(self.module)) if any(record for _store, record in proven) else ()
@@ -151,7 +151,7 @@ class Restore:
     # --- staged -------------------------------------------------------------------------------------------------------
 
     def staged(self):
-        """Make the trees ready that differ, once the whole of the backup is known to be good; give the result."""
+        """Make the trees ready that differ, once the whole of the backup is known to be good; return the result."""
         store = backups.Store(self.module)
         name, names = self.choose(store)
         document = self.manifest(store, name)
@@ -187,7 +187,7 @@ class Restore:
         }
 
     def choose(self, store):
-        """Give the name of the backup and the trees that are to be restored."""
+        """Return the name of the backup and the trees that are to be restored."""
         known, wanted = store.backups(), self.params["from"]
         if wanted == "newest":
             for each in reversed([each for each in known if each["complete"]]):
@@ -213,7 +213,7 @@ class Restore:
         return wanted, trees
 
     def chosen(self, trees):
-        """Give those of the trees that are asked for, and what is absent."""
+        """Return those of the trees that are asked for, and what is absent."""
         return manifest.chosen(trees, self.params["include"], self.params["instances"])
 
     def there(self, store, known):
@@ -228,7 +228,7 @@ class Restore:
         return f" Hosts that have backups in {store.target} (iopaint_restore_host): {', '.join(hosts) or 'none'}."
 
     def manifest(self, store, name):
-        """Give the manifest of the backup; raise BackupError where it is damaged."""
+        """Return the manifest of the backup; raise BackupError where it is damaged."""
         try:
             return store.manifest(name)
         except manifest.DamagedError as error:
@@ -285,7 +285,7 @@ class Restore:
             tree.settle(entries[tree.name], self.params["user"])
 
     def differences(self, tree, document, entries):
-        """Give what the exchange of a tree would change, and show it."""
+        """Return what the exchange of a tree would change, and show it."""
         found = tree.differences(document, entries, self.params["user"], self.params["delete"])
         self.lines += [(f"{tree.name}/{path}" if path != "." else tree.name, what) for path, what in found.items()]
         return found
@@ -300,7 +300,7 @@ class Restore:
     # --- swapped, kept, back ------------------------------------------------------------------------------------------
 
     def read(self):
-        """Give what staged has left for the steps after it."""
+        """Return what staged has left for the steps after it."""
         try:
             with open(self.path, encoding="utf-8") as stream:
                 return json.load(stream)
@@ -308,7 +308,7 @@ class Restore:
             raise backups.BackupError(f"{self.path} can't be read: {error}. Run the restore from its beginning.") from error
 
     def result(self, state, changed):
-        """Give what every step returns."""
+        """Return what every step returns."""
         instances, stop = self.running(state["differ"])
         return {"changed": changed, "id": state["document"]["id"], "trees": state["found"], "instances": instances, "stop": stop}
 
@@ -360,7 +360,7 @@ class Restore:
 
 
 def parents(path):
-    """Give the folders above one, the nearest first."""
+    """Return the folders above one, the nearest first."""
     while path != os.path.dirname(path):
         path = os.path.dirname(path)
         yield path

@@ -81,7 +81,7 @@ def tree_digest(root, folders):
 
 
 def commit_time(module, path):
-    """Give the time of the checked-out commit, 0 where there is none."""
+    """Return the time of the checked-out commit, 0 where there is none."""
     if not os.path.exists(os.path.join(path, ".git")):
         return 0
     _rc, out, _err = module.run_command(["git", "-C", path, "log", "-1", "--format=%ct"], check_rc=True)

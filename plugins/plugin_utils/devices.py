@@ -16,7 +16,7 @@ ACCEPTED = "[auto] for one instance per GPU, [all], or a list of indexes (0), UU
 
 
 def cdi_name(device, where):
-    """Give the CDI name of a device; where is its place in the variable, for the error."""
+    """Return the CDI name of a device; where is its place in the variable, for the error."""
     name = str(device)
     if SHORT.fullmatch(name):
         return f"{KIND}={name}"
@@ -26,7 +26,7 @@ def cdi_name(device, where):
 
 
 def expand(entries, gpus):
-    """Give (place, entry) pairs in which each GPU entry has its CDI names, and one with [auto] has become one per GPU.
+    """Return (place, entry) pairs in which each GPU entry has its CDI names, and one with [auto] has become one per GPU.
 
     gpus: CDI names of the host, one a GPU; None where they are not known yet, and [auto] stays as it is.
     """
@@ -79,7 +79,7 @@ def check(instances, gpus):
 
 
 def compose_override(instance, mode):
-    """Give the text of a compose file that reserves the instance's devices; mode: cdi, or legacy for engines before 26.1."""
+    """Return the text of a compose file that reserves the instance's devices; mode: cdi, or legacy for engines before 26.1."""
     names = instance["devices"]
     if mode == "legacy":
         short = [name.partition("=")[2] for name in names]

@@ -44,14 +44,14 @@ UNKNOWN = {  # of a host that could not be looked at
 
 
 def stands_for(entry, name):
-    """Tell whether an entry of iopaint_instances asks for the instance of this name; [auto] makes one for each GPU."""
+    """Return whether an entry of iopaint_instances asks for the instance of this name; [auto] makes one for each GPU."""
     wanted = str(entry.get("name"))
     auto = entry.get("variant") == "gpu" and list(map(str, entry.get("devices") or devices.AUTO)) == devices.AUTO
     return re.fullmatch(re.escape(wanted) + r"-\d+", name) is not None if auto else name == wanted
 
 
 def compared(found, wanted):
-    """Give the instances that a host has and those that it is to have, with what differs."""
+    """Return the instances that a host has and those that it is to have, with what differs."""
     done = []
     for instance in found:
         listed = any(stands_for(entry, instance["name"]) for entry in wanted)
@@ -73,7 +73,7 @@ def compared(found, wanted):
 
 
 def document(hosts, minimum, time=None):
-    """Give what is known of the fleet, the worst first.
+    """Return what is known of the fleet, the worst first.
 
     hosts: result of instance_status by host, None for one that was not looked at. minimum: bytes that ought to be free on disks.
     """
@@ -95,7 +95,7 @@ def document(hosts, minimum, time=None):
 
 
 def of_host(name, result, minimum):
-    """Give what is known of one host."""
+    """Return what is known of one host."""
     if result is None or result["state"] != "ok":
         state = (result or {}).get("state", "failed")
         reason = (result or {}).get("reason") or "It was not looked at; the play's output says why."
@@ -118,19 +118,19 @@ def of_host(name, result, minimum):
 
 
 def worst(levels):
-    """Give the worst of some levels."""
+    """Return the worst of some levels."""
     return min(levels, key=LEVELS.index)
 
 
 def of_instance(instance):
-    """Give an instance with its level."""
+    """Return an instance with its level."""
     good = instance["state"] in (*SERVING, *ON_THE_WAY)
     odd = instance["state"] in ON_THE_WAY or instance["notes"] or instance["problems"]
     return {**instance, "level": "broken" if not good else "attention" if odd else "ok"}
 
 
 def host_notes(result, minimum):
-    """Give what is odd about a host and does not keep it from serving."""
+    """Return what is odd about a host and does not keep it from serving."""
     tight = [f"{disk['free'] / 1e9:.1f} GB at {disk['path']}" for disk in result["disks"] if disk["free"] < minimum]
     notes = [f"Free are {' and '.join(tight)}; iopaint_upgrade_min_free_gb asks for {minimum / 1e9:g}."] if tight else []
     if result["gpu"]["problem"] not in ("none", "no_gpu"):
@@ -143,7 +143,7 @@ def host_notes(result, minimum):
 
 
 def wrong(host):
-    """Give what is broken on a host of the document, one sentence each; nothing where all that is wanted serves."""
+    """Return what is broken on a host of the document, one sentence each; nothing where all that is wanted serves."""
     broken = [instance for instance in host["instances"] if instance["level"] == "broken"]
     return [*host["problems"], *(f"{one['name']} is {one['state']}. {' '.join(one['problems'])}".rstrip() for one in broken)]
 
@@ -152,7 +152,7 @@ def wrong(host):
 
 
 def age(then, now):
-    """Give how long ago a moment was, both as RFC 3339; None where that is not known."""
+    """Return how long ago a moment was, both as RFC 3339; None where that is not known."""
     try:
         seconds = int((moment(now) - moment(then)).total_seconds())
     except (TypeError, ValueError):
@@ -164,12 +164,12 @@ def age(then, now):
 
 
 def moment(text):
-    """Give a moment in UTC as the collection writes it."""
+    """Return a moment in UTC as the collection writes it."""
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
 
 
 def gpu_of(instance, gpus):
-    """Give the GPUs of an instance: what it was handed, and what they are called."""
+    """Return the GPUs of an instance: what it was handed, and what they are called."""
     if not instance["devices"]:
         return None
     handed = [str(device).rpartition("=")[2] for device in instance["devices"]]
@@ -182,12 +182,12 @@ def gpu_of(instance, gpus):
 
 
 def room(disk):
-    """Give how much of a disk is free."""
+    """Return how much of a disk is free."""
     return f"{disk['free'] / 1e9:.1f} of {disk['total'] / 1e9:.1f} GB free"
 
 
 def rows(host):
-    """Give the rows of one host, a dictionary of texts each; what is said of the host itself stands in the first.
+    """Return the rows of one host, a dictionary of texts each; what is said of the host itself stands in the first.
 
     own_level and own_note are those of the row's instance alone.
     """
@@ -236,19 +236,19 @@ def rows(host):
 
 
 def every_row(fleet, by="level"):
-    """Give the rows of all hosts of a document, the worst first whichever host they are on; by: level, or own_level."""
+    """Return the rows of all hosts of a document, the worst first whichever host they are on; by: level, or own_level."""
     found = [row for host in fleet["hosts"] for row in rows(host)]
     return sorted(found, key=lambda row: LEVELS.index(row[by]))
 
 
 def table(fleet):
-    """Give the table of a document, its heading first."""
+    """Return the table of a document, its heading first."""
     cells = [[cut(one_line(shown(row[column]))) for column in COLUMNS] for row in every_row(fleet)]
     return text_table([list(COLUMNS), *cells])
 
 
 def summary(fleet):
-    """Give a document in one sentence."""
+    """Return a document in one sentence."""
     counts = fleet["summary"]
     what = f"{counts['serving']} of {counts['instances']} instances on {counts['hosts']} hosts serve"
     return f"{what}; broken: {counts['broken']}, hosts that could not be looked at: {counts['unseen']}."

@@ -79,7 +79,7 @@ class Design:
             (self.recipe / "Dockerfile.dockerignore").unlink()
 
     def build(self, cold=False):
-        """Build the image, cold with an empty page cache; give the seconds."""
+        """Build the image, cold with an empty page cache; return the seconds."""
         if self.name == "ours":
             command = ["docker", "buildx", "bake", "-f", str(self.recipe / "docker-bake.hcl"), "--load", "cpu"]
             command += ["--set", f"cpu.context={self.recipe}"]
@@ -107,7 +107,7 @@ class Design:
         return time.monotonic() - start
 
     def rebuild(self, change):
-        """Build after a change; give seconds, bytes of new layers and the old layers that stayed."""
+        """Build after a change; return seconds, bytes of new layers and the old layers that stayed."""
         before = layers(self.image)
         change(self)
         seconds = self.build()

@@ -79,7 +79,7 @@ def platform():
 
 
 def start(count):
-    """Start the hosts; give their addresses by name."""
+    """Start the hosts; return their addresses by name."""
     WORK.mkdir(parents=True, exist_ok=True)
     if not (WORK / "key").exists():
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(WORK / "key"))
@@ -111,7 +111,7 @@ def wait(name, seconds=120):
 
 
 def inventory(addresses, count, **variables):
-    """Write the inventory of the first hosts; give its path."""
+    """Write the inventory of the first hosts; return its path."""
     hosts = {name: {"ansible_host": address} for name, address in list(addresses.items())[:count]}
     path = WORK / f"{count}.yml"
     path.write_text(yaml.safe_dump({"cpu_hosts": {"hosts": hosts, "vars": VARIABLES | variables}}))
@@ -119,7 +119,7 @@ def inventory(addresses, count, **variables):
 
 
 def empty(name):
-    """Give a folder of WORK with no file in it; the folder itself stays, as hosts have it mounted."""
+    """Return a folder of WORK with no file in it; the folder itself stays, as hosts have it mounted."""
     folder = WORK / name
     folder.mkdir(exist_ok=True)
     for path in folder.iterdir():
@@ -135,7 +135,7 @@ def record(addresses, playbook):
 
 
 def serve(count):
-    """Start the stand-ins that answer from the recording; give their addresses by name."""
+    """Start the stand-ins that answer from the recording; return their addresses by name."""
     for name in ("recording", "counts"):
         empty(name)
     mounts = (f"{BENCH}:/bench:ro", f"{WORK}/recording:/recording:ro", f"{WORK}/counts:/counts")
@@ -154,7 +154,7 @@ def hosts_cpu(engine, names):
 
 
 def play(playbook, hosts, forks, **environment):
-    """Run a playbook; give wall seconds, CPU seconds of the control node, tasks, and executions and round trips per host."""
+    """Run a playbook; return wall seconds, CPU seconds of the control node, tasks, and executions and round trips per host."""
     command = ["ansible-playbook", "-i", str(hosts), "--forks", str(forks), str(ROOT / playbook)]
     settings = {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),

@@ -33,7 +33,7 @@ esac
 
 @pytest.fixture
 def most_at_a_time(tmp_path):
-    """Give how many hosts pulled at the same time, at most, with this iopaint_pull_parallel."""
+    """Return how many hosts pulled at the same time, at most, with this iopaint_pull_parallel."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "docker").write_text(DOCKER)
     (tmp_path / "bin" / "docker").chmod(0o755)

@@ -65,6 +65,6 @@ class Killed:
         self.process.wait()
 
     def end(self):
-        """Let it go on to its end; give the exit status."""
+        """Let it go on to its end; return the exit status."""
         self.output += self.process.stdout.read()
         return self.process.wait()

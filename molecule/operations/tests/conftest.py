@@ -29,7 +29,7 @@ def one(fleet):
 
 @pytest.fixture
 def status(tmp_path):
-    """Look at the fleet; give the run, the document and the page."""
+    """Look at the fleet; return the run, the document and the page."""
 
     def call(*arguments, **variables):
         folder = tmp_path / "report"

@@ -75,7 +75,7 @@ def failed_build():
 
 @pytest.fixture(scope="session")
 def stand_in(failed_build, builder):
-    """Give a stand-in of the scenario fleet the name of a ref's image, as if it had been built; a layer of it is random."""
+    """Return a stand-in of the scenario fleet the name of a ref's image, as if it had been built; a layer of it is random."""
     recipe = re.search(r"The build of iopaint:cpu-[0-9a-f]{12}-([0-9a-f]{12}) failed", failed_build.output)[1]
 
     def stand_in(ref, megabytes=1):
