@@ -192,6 +192,8 @@ def instance_releases(wanted, layout, common):
             "BIND_ADDRESS": published["address"],
             "OUTPUTS": f"{layout['data']}/outputs/{instance['name']}",
             "MEMORY": instance["memory"],
+            # So that an operator's own `docker compose` there means the same.
+            "COMPOSE_FILE": ":".join(["compose.yaml", "unprivileged.yaml"] + ["devices.yaml"] * (variant == "GPU")),
             **common,
         }
         files = [
