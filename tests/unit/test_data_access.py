@@ -3,6 +3,7 @@
 
 import os
 import stat
+import subprocess
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.modules import data_access
@@ -107,6 +108,7 @@ def test_names_that_are_no_text_and_deep_folders(run, top):
     result = run()
     assert result["found"][1]["count"] > data_access.DEEPEST
     assert run(adopt=True)["changed"] is True
+    subprocess.run(["rm", "-rf", top / "outputs"], check=True)  # pytest's own removal recurses
 
 
 def test_folders_that_are_not_there_hold_nothing(run, top):
