@@ -41,7 +41,7 @@ def test_the_recipe_has_the_modes_of_the_collection_and_not_of_the_umask(host):
     folder = "/opt/iopaint/image/docker"
     assert host.file(f"{folder}/Dockerfile").exists
     assert host.check_output(rf"find {folder} -not -type l -not \( {READABLE} \) -printf '%m %p\n'") == ""
-    assert host.check_output(f"stat -c %a {folder}/Dockerfile {folder}/entrypoint") == "644\n755"
+    assert host.check_output(f"stat -c %a {folder}/Dockerfile {folder}/image/entrypoint") == "644\n755"
 
 
 def test_secrets_and_records_keep_their_modes(host):
