@@ -3,6 +3,7 @@
 import json
 import marshal
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -102,3 +103,22 @@ def no_programs(tmp_path, monkeypatch):
     """A host with an empty PATH."""
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("PATH", os.fspath(tmp_path / "empty"))
+
+
+@pytest.fixture
+def nest():
+    """Make folders inside each other: nest(folder, depth). The folder is removed by rm, as pytest's own removal recurses."""
+    made = []
+
+    def make(folder, depth):
+        made.append(folder)
+        place = os.open(folder, os.O_RDONLY)
+        for _level in range(depth):
+            os.mkdir("d", dir_fd=place)
+            inner = os.open("d", os.O_RDONLY, dir_fd=place)
+            os.close(place)
+            place = inner
+        os.close(place)
+
+    yield make
+    subprocess.run(["rm", "-rf", *made], check=True)

@@ -3,7 +3,6 @@
 
 import os
 import stat
-import subprocess
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.modules import data_access
@@ -96,19 +95,12 @@ def test_a_data_folder_that_is_a_link_is_looked_through(run, top):
     assert "old.png" in found(run())["outputs"]
 
 
-def test_names_that_are_no_text_and_deep_folders(run, top):
+def test_names_that_are_no_text_and_deep_folders(run, top, nest):
     (top / "outputs" / os.fsdecode(b"\xff.png")).touch()
-    place = os.open(top / "outputs", os.O_RDONLY)
-    for _level in range(600):
-        os.mkdir("d", dir_fd=place)
-        inner = os.open("d", os.O_RDONLY, dir_fd=place)
-        os.close(place)
-        place = inner
-    os.close(place)
+    nest(top / "outputs", 600)
     result = run()
     assert result["found"][1]["count"] > data_access.DEEPEST
     assert run(adopt=True)["changed"] is True
-    subprocess.run(["rm", "-rf", top / "outputs"], check=True)  # pytest's own removal recurses
 
 
 def test_folders_that_are_not_there_hold_nothing(run, top):

@@ -728,16 +728,9 @@ def test_pipes_and_devices_are_left_alone(entrypoint, app):
 
 
 @AS_ROOT
-def test_a_folder_too_deep_to_walk_ends_the_adoption_only(entrypoint, app):
-    here = os.open(app / "outputs", os.O_RDONLY)
-    for _depth in range(1500):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
+def test_a_folder_too_deep_to_walk_ends_the_adoption_only(entrypoint, app, nest):
+    nest(app / "outputs", 1500)
     assert entrypoint.adopt(str(app / "outputs")) > 100
-    subprocess.run(["rm", "-rf", app / "outputs"], check=True)
 
 
 def test_nothing_to_adopt_where_there_is_no_folder(entrypoint, tmp_path):
@@ -788,22 +781,15 @@ def test_root_in_a_namespace_without_the_image_s_user_starts_nothing(launch, app
 
 
 @AS_ROOT
-def test_what_lies_too_deep_and_lost_found_are_left_alone(launch, app):
+def test_what_lies_too_deep_and_lost_found_are_left_alone(launch, app, nest):
     (app / "outputs/lost+found").mkdir(mode=0o700)
     (app / "outputs/z.png").touch(mode=0o600)
-    place = os.open(app / "outputs", os.O_RDONLY)
-    for _level in range(400):
-        os.mkdir("d", dir_fd=place)
-        inner = os.open("d", os.O_RDONLY, dir_fd=place)
-        os.close(place)
-        place = inner
-    os.close(place)
+    nest(app / "outputs", 400)
     launch(prefix=())
     assert state(app / "outputs/z.png")[0] == 10001
     assert state(app / "outputs" / "/".join("d" * 300))[0] == 10001
     assert state(app / "outputs" / "/".join("d" * 302))[0] == 0
     assert state(app / "outputs/lost+found")[0] == 0
-    subprocess.run(["rm", "-rf", app / "outputs"], check=True)  # pytest's own removal recurses
 
 
 def test_sigterm_ends_it_at_once(launch, torch):
