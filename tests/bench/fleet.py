@@ -70,7 +70,7 @@ def run(*command, **options):
 
 def platform():
     """The options of docker run that make a container a systemd host, as the scenarios have them."""
-    host = yaml.safe_load((ROOT / ".config/molecule/config.yml").read_text().replace("${HOST_PORTS:-[]}", "[]"))["platforms"][0]
+    host = yaml.safe_load((ROOT / "molecule/hosts/vars/container.yml").read_text())["test_host"]
     options = ["--tty", "--cgroupns", host["cgroupns_mode"], "--stop-signal", host["stop_signal"]]
     options += [word for name in host["capabilities"] for word in ("--cap-add", name)]
     options += [word for text in host["security_opts"] for word in ("--security-opt", text)]
