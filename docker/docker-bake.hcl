@@ -20,16 +20,9 @@ variable "CA_BUNDLE" { default = "" }                  # PEM file with extra CAs
 variable "WHEELHOUSE" { default = "" }                 # folder with wheels, in place of the indexes where it has all that is asked for
 variable "CACHE_FROM" { default = "" }                 # build cache of another machine, as type=registry,ref=REPOSITORY:TAG
 variable "CACHE_TO" { default = "" }                   # type=inline, or with the containerd image store type=registry,ref=…,mode=max
-# These are build secrets and may hold user:password@. Another one makes no other image.
-variable "TORCH_INDEX" { default = "" }                # of the CPU image, in place of PyTorch's; CUDA builds are in the Python index
-variable "PYTHON_INDEX" { default = "" }               # in place of the tools' own default
-variable "PYTHON_EXTRA_INDEX" { default = "" }         # searched besides
-variable "NPM_REGISTRY" { default = "" }
-variable "DEBIAN_MIRROR" { default = "" }              # in place of the base's own sources
-variable "HTTP_PROXY" { default = "" }
-variable "HTTPS_PROXY" { default = "" }
-# No secret, but one of Docker's predefined arguments, which is in neither image nor history.
-variable "NO_PROXY" { default = "" }
+# Where downloads come from, as lines NAME=value that docker/build/with-network reads. A build secret, as a value may hold
+# user:password@. Another one makes no other image.
+variable "NETWORK" { default = "" }
 
 # xformers has no build for the CPU.
 function "extras" {
@@ -44,15 +37,9 @@ target "_network" {
   context = "docker"
   secret = compact([
     notequal("", CA_BUNDLE) ? "id=ca,src=${CA_BUNDLE}" : "",
-    notequal("", HTTP_PROXY) ? "id=http-proxy,env=HTTP_PROXY" : "",
-    notequal("", HTTPS_PROXY) ? "id=https-proxy,env=HTTPS_PROXY" : "",
-    notequal("", DEBIAN_MIRROR) ? "id=debian-mirror,env=DEBIAN_MIRROR" : "",
-    notequal("", PYTHON_INDEX) ? "id=python-index,env=PYTHON_INDEX" : "",
-    notequal("", TORCH_INDEX) ? "id=torch-index,env=TORCH_INDEX" : "",
-    notequal("", NPM_REGISTRY) ? "id=npm-registry,env=NPM_REGISTRY" : "",
-    notequal("", PYTHON_EXTRA_INDEX) ? "id=python-extra-index,env=PYTHON_EXTRA_INDEX" : "",
+    notequal("", NETWORK) ? "id=network,env=NETWORK" : "",
   ])
-  # Each name is set, as buildx takes those that are not from the proxies in the client's config.json.
+  # The proxies are named, and empty, as buildx takes those that aren't from the client's config.json.
   args = {
     BASE        = BASE
     HTTP_PROXY  = ""
@@ -63,8 +50,8 @@ target "_network" {
     ftp_proxy   = ""
     ALL_PROXY   = ""
     all_proxy   = ""
-    NO_PROXY    = NO_PROXY
-    no_proxy    = NO_PROXY
+    NO_PROXY    = ""
+    no_proxy    = ""
   }
 }
 

@@ -23,6 +23,11 @@ def bake_environment(recipe, given):
     return {**defaults, **asked, **{name: str(value) for name, value in given.items()}}
 
 
+def network_secret(network):
+    """Return the build secret "network" (docker/build/with-network) of these settings, a line NAME=value each."""
+    return "\n".join(f"{name}={value}" for name, value in sorted(network.items()))
+
+
 class Docker:
     """Runs docker for a module; an engine that does not answer fails the module."""
 

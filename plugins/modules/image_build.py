@@ -60,7 +60,9 @@ options:
     type: dict
     default: {}
   network:
-    description: Variables of the bake file that say where downloads come from. They may hold passwords, and make no other image.
+    description:
+      - Where downloads come from, by the names of C(docker/build/with-network).
+      - They may hold passwords, and make no other image.
     type: dict
     default: {}
   ca_bundle:
@@ -185,7 +187,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.build_log import BuildLog
-from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment, network_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret, masked
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
@@ -242,7 +244,7 @@ def bake(module, docker, immutable, digest):
     params = module.params
     given = {
         **params["variables"],
-        **params["network"],
+        "NETWORK": network_secret(params["network"]),
         "SOURCE": params["source"],
         "BASE": params["base"],
         "TAGS": immutable,

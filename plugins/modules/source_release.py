@@ -29,7 +29,7 @@ options:
     type: str
     required: true
   network:
-    description: Variables of the bake file that say where downloads come from; they may hold passwords.
+    description: Where downloads come from, by the names of C(docker/build/with-network); they may hold passwords.
     type: dict
     default: {}
   ca_bundle:
@@ -58,7 +58,7 @@ RETURN = r""" # """
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment, network_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
@@ -84,7 +84,8 @@ def main():
     if module.check_mode:
         module.exit_json(changed=True)
     docker = Docker(module)
-    given = {**params["network"], "BASE": params["base"], "RELEASE": params["release"], "CA_BUNDLE": params["ca_bundle"]}
+    given = {"BASE": params["base"], "RELEASE": params["release"], "CA_BUNDLE": params["ca_bundle"]}
+    given["NETWORK"] = network_secret(params["network"])
     env = {**bake_environment(params["recipe"], given), "BUILDX_BAKE_ENTITLEMENTS_FS": "0"}
     settings = ("release.context=.", f"release.output=type=local,dest={params['dest']}")
     command = ["buildx", "bake", "--builder", docker.builder(), "--file=docker-bake.hcl", "--progress=plain"]

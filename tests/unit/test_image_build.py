@@ -78,13 +78,13 @@ def test_the_build_gets_what_it_is_made_of(run, engine, recipe, tmp_path):
 def test_the_host_s_environment_does_not_reach_the_build(run, engine, recipe, monkeypatch):
     shutil.copy(ROOT / "docker" / "docker-bake.hcl", recipe)
     named = re.findall(r'^variable "(\w+)"', (recipe / "docker-bake.hcl").read_text(), re.MULTILINE)
-    assert len(named) > 20
+    assert len(named) > 15
     for name in named:
         monkeypatch.setenv(name, "of the host")
     run(network={"HTTPS_PROXY": "http://asked:3128"})
     env = engine.calls("buildx", "bake")[0]["env"]
     assert {name for name in named if env[name] == "of the host"} == {"CACHE_FROM", "CACHE_TO"}  # a task sets these two
-    assert (env["HTTP_PROXY"], env["HTTPS_PROXY"], env["CUDA"]) == ("", "http://asked:3128", "13.0")
+    assert (env["NETWORK"], env["CUDA"]) == ("HTTPS_PROXY=http://asked:3128", "13.0")
 
 
 def test_escapes_of_a_build_do_not_reach_the_terminal(run, engine):
@@ -216,8 +216,8 @@ NETWORK = {
 def test_where_downloads_come_from_reaches_the_build_and_makes_no_other_image(run, engine):
     first = run(check=True)["image"]
     assert run(network=NETWORK)["image"] == first
-    env = engine.calls("buildx")[0]["env"]
-    assert {name: env[name] for name in NETWORK} == NETWORK
+    given = engine.calls("buildx")[0]["env"]["NETWORK"]
+    assert dict(line.split("=", 1) for line in given.splitlines()) == NETWORK
     assert not [word for call in engine.calls() for word in call["argv"] if "hunter" in word]
 
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 
 import pytest
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import network_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import masked, secrets
 from conftest import ROOT
 
@@ -13,13 +14,14 @@ URL = "http://robot:p%40ss-word@mirror.example.com:3128/simple/"
 
 @pytest.fixture
 def with_network(tmp_path):
-    """Runs with-network with these build secrets and gives the environment of the command."""
+    """Runs with-network with these settings and gives the environment of the command."""
 
     def run(environment=None, **given):
         folder = tmp_path / "secrets"
         folder.mkdir(exist_ok=True)
-        for name, value in given.items():
-            (folder / name.replace("_", "-")).write_text(value)
+        if "ca" in given:
+            (folder / "ca").write_text(given.pop("ca"))
+        (folder / "network").write_text(network_secret({name.upper(): value for name, value in given.items()}))
         base = {"PATH": "/usr/bin:/bin", "SECRETS": str(folder), "NPMRC": str(tmp_path / "npmrc"), **(environment or {})}
         command = ["/bin/sh", str(ROOT / "docker" / "build" / "with-network"), "env", "-0"]
         done = subprocess.run(command, env=base, capture_output=True, text=True, check=True)
@@ -62,6 +64,24 @@ def test_without_a_secret_the_client_s_own_proxy_counts(with_network):
     assert with_network(given, http_proxy=URL)["https_proxy"] == given["https_proxy"]
 
 
+def test_hosts_that_need_no_proxy_reach_tools_of_either_habit(with_network):
+    env = with_network(no_proxy="localhost,.example.com")
+    assert env["NO_PROXY"] == env["no_proxy"] == "localhost,.example.com"
+
+
+def test_a_value_is_taken_as_it_stands(with_network):
+    odd = "http://u:$(id)'\\`x=@proxy:3128/?a=b="
+    assert with_network(http_proxy=odd)["HTTP_PROXY"] == odd
+
+
+def test_an_unknown_setting_is_refused_without_its_value(with_network):
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        with_network(pip_index="https://robot:secret@pypi.example.com")
+    assert refused.value.returncode == 64
+    assert "PIP_INDEX is no setting" in refused.value.stderr
+    assert "secret@" not in refused.value.stderr
+
+
 def test_index_and_extra_index_reach_uv_and_pip(with_network):
     env = with_network(python_index=URL, python_extra_index="http://extra.example.com/simple")
     assert env["UV_DEFAULT_INDEX"] == env["PIP_INDEX_URL"] == URL
@@ -76,7 +96,7 @@ def test_pip_takes_an_index_by_plain_http(with_network):
 
 
 def test_torch_for_the_cpu_has_an_index_of_its_own(with_network):
-    step = {"TORCH_INDEX": "https://torch.example.com/"}
+    step = {"OWN_INDEX": "https://torch.example.com/"}
     assert with_network(step, python_index=URL)["UV_DEFAULT_INDEX"] == "https://torch.example.com/"
     assert (
         with_network(step, torch_index="https://mirror.example.com/cpu")["UV_DEFAULT_INDEX"] == "https://mirror.example.com/cpu"
@@ -104,12 +124,12 @@ def test_a_registry_without_a_password_is_all_that_npm_gets(with_network, tmp_pa
     assert (tmp_path / "npmrc").read_text() == "registry=https://npm.example.com/\n"
 
 
-def test_each_step_that_downloads_has_proxies_and_ca():
+def test_each_step_that_downloads_has_the_network_s_settings_and_the_ca():
     recipe = (ROOT / "docker" / "Dockerfile").read_text().replace("\\\n", "")
     steps = [line for line in recipe.splitlines() if re.search(r"^RUN .*(with-network |install-packages )", line)]
     assert len(steps) == 9
     for step in steps:
-        assert {"http-proxy", "https-proxy", "ca"} <= set(re.findall(r"type=secret,id=(\S+)", step)), step
+        assert {"network", "ca"} == set(re.findall(r"type=secret,id=(\S+)", step)), step
 
 
 def test_the_front_end_is_built_without_secrets_and_network():
@@ -125,8 +145,10 @@ def test_the_front_end_is_built_without_secrets_and_network():
 def test_no_address_is_an_argument_of_the_build():
     """buildx keeps the arguments of each bake in the user's home, and the builder those of each build."""
     recipe = (ROOT / "docker" / "docker-bake.hcl").read_text()
-    secrets_of_bake = set(re.findall(r'"id=[a-z-]+,env=([A-Z_]+)"', recipe))
-    assert {"HTTP_PROXY", "HTTPS_PROXY", "PYTHON_INDEX", "NPM_REGISTRY", "DEBIAN_MIRROR"} <= secrets_of_bake
-    arguments = "".join(re.findall(r"args += (?:merge\()?\{.*?^  \}", recipe, re.DOTALL | re.MULTILINE))
-    assert "NO_PROXY" in arguments
-    assert not [name for name in secrets_of_bake if re.search(rf"=[^\n]*\b{name}\b", arguments)]
+    assert [line.strip() for line in recipe.splitlines() if "NETWORK" in line] == [
+        'variable "NETWORK" { default = "" }',
+        'notequal("", NETWORK) ? "id=network,env=NETWORK" : "",',
+    ]
+    proxies = dict(re.findall(r"(\w+_(?:PROXY|proxy)) += (\S+)", recipe))
+    assert len(proxies) == 10
+    assert set(proxies.values()) == {'""'}

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import network_secret
 from ansible_collections.iopaint.fleet.plugins.modules import source_release
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +26,7 @@ def test_a_release_is_fetched_with_what_the_network_asks_for(run, engine, tmp_pa
     engine.set(release=True)
     assert run(ca_bundle="/ca.pem")["changed"] is True
     (call,) = engine.calls("buildx", "bake")
-    wanted = {**NETWORK, "BASE": "debian", "RELEASE": "1.6.0", "CA_BUNDLE": "/ca.pem"}
+    wanted = {"BASE": "debian", "RELEASE": "1.6.0", "CA_BUNDLE": "/ca.pem", "NETWORK": network_secret(NETWORK)}
     assert {name: call["env"][name] for name in wanted} == wanted
     assert f"--set=release.output=type=local,dest={tmp_path}/tree" in call["argv"]
     assert "hunter" not in " ".join(call["argv"])
