@@ -3,7 +3,6 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-UV_VERSION := 0.13.9
 MERMAID_VERSION := 11.17.2
 MERMAID_SHA256 := 6ad2f42c3fc26bbf9e45cbb6d11898972573ea52b33a5f4ff51952899f950ffd
 VENV := $(CURDIR)/.venv
@@ -26,9 +25,9 @@ help: ## list the commands
 
 env: .venv/.pinned ## .venv with every tool pinned, collections included
 
-.venv/.pinned: requirements/dev.txt scripts/packages
+.venv/.pinned: requirements/dev.txt docker/constraints/tools.txt scripts/packages
 	@scripts/packages
-	[ -x $(UV) ] || { python3 -m venv build/uv && build/uv/bin/pip install -q uv==$(UV_VERSION); }
+	[ -x $(UV) ] || { python3 -m venv build/uv && build/uv/bin/pip install -q --require-hashes -r docker/constraints/tools.txt; }
 	[ -x .venv/bin/python ] || $(UV) venv -q --python 3.11 --no-python-downloads .venv || $(UV) venv -q --no-python-downloads .venv
 	$(UV) pip install -q --python .venv/bin/python --require-hashes -r requirements/dev.txt
 	mkdir -p $(dir $(COLLECTION))

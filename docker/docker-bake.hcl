@@ -16,6 +16,7 @@ variable "RECIPE" { default = "" }                     # digest of the recipe
 variable "CREATED" { default = "" }                    # RFC 3339
 variable "SOURCE_DATE_EPOCH" { default = "" }          # seconds; the image's own time, for example the commit's
 variable "RELEASE" { default = "1.6.0" }               # version for the target "release"
+variable "RELEASE_SHA256" { default = "" }             # of its wheel, where docker/constraints/releases.txt has not that version
 variable "CA_BUNDLE" { default = "" }                  # PEM file with extra CAs, handed over as a build secret
 variable "WHEELHOUSE" { default = "" }                 # folder with wheels, in place of the indexes where it has all that is asked for
 variable "CACHE_FROM" { default = "" }                 # build cache of another machine, as type=registry,ref=REPOSITORY:TAG
@@ -84,5 +85,5 @@ target "_image" {
 target "release" {
   inherits = ["_network"]
   target   = "release"
-  args     = { RELEASE = RELEASE }
+  args     = { RELEASE = RELEASE, RELEASE_SHA256 = RELEASE_SHA256 }
 }

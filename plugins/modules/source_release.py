@@ -24,6 +24,10 @@ options:
     description: The version.
     type: str
     required: true
+  sha256:
+    description: SHA-256 of its wheel, for a version that C(docker/constraints/releases.txt) does not have.
+    type: str
+    default: ""
   base:
     description: Base image, on the host.
     type: str
@@ -70,6 +74,7 @@ def main():
             "recipe": {"type": "path", "required": True},
             "dest": {"type": "path", "required": True},
             "release": {"type": "str", "required": True},
+            "sha256": {"type": "str", "default": ""},
             "base": {"type": "str", "required": True},
             "network": {"type": "dict", "default": {}},
             "ca_bundle": {"type": "str", "default": ""},
@@ -85,6 +90,7 @@ def main():
         module.exit_json(changed=True)
     docker = Docker(module)
     given = {"BASE": params["base"], "RELEASE": params["release"], "CA_BUNDLE": params["ca_bundle"]}
+    given["RELEASE_SHA256"] = params["sha256"]
     given["NETWORK"] = network_secret(params["network"])
     env = {**bake_environment(params["recipe"], given), "BUILDX_BAKE_ENTITLEMENTS_FS": "0"}
     settings = ("release.context=.", f"release.output=type=local,dest={params['dest']}")

@@ -24,9 +24,15 @@ def run(run_module, engine, tmp_path):
 
 def test_a_release_is_fetched_with_what_the_network_asks_for(run, engine, tmp_path):
     engine.set(release=True)
-    assert run(ca_bundle="/ca.pem")["changed"] is True
+    assert run(ca_bundle="/ca.pem", sha256="abc")["changed"] is True
     (call,) = engine.calls("buildx", "bake")
-    wanted = {"BASE": "debian", "RELEASE": "1.6.0", "CA_BUNDLE": "/ca.pem", "NETWORK": network_secret(NETWORK)}
+    wanted = {
+        "BASE": "debian",
+        "RELEASE": "1.6.0",
+        "RELEASE_SHA256": "abc",
+        "CA_BUNDLE": "/ca.pem",
+        "NETWORK": network_secret(NETWORK),
+    }
     assert {name: call["env"][name] for name in wanted} == wanted
     assert f"--set=release.output=type=local,dest={tmp_path}/tree" in call["argv"]
     assert "hunter" not in " ".join(call["argv"])
