@@ -68,6 +68,7 @@ OWN_OPTIONS = {
     "model_dir": "iopaint_data_dir",
     "output_dir": "iopaint_data_dir",
 }
+HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*")
 MODEL_MIRROR = re.compile(r"[A-Z][A-Z0-9_]*_MODEL_(URL|MD5)")
 
 
@@ -100,6 +101,27 @@ def mirrors(instance, defaults, where):
         )
     hub = {"HF_ENDPOINT": instance["hub_endpoint"]} if instance.get("hub_endpoint") else {}
     return {**hub, **{name: text(value) for name, value in urls.items()}}
+
+
+def guard(limits, where):
+    """Return the variables of an instance's limits; raise AnsibleFilterError on a host name that is none."""
+    given = {name: value for name, value in (limits or {}).items() if value is not None}
+    hosts = given.get("allowed_hosts", [])
+    wrong = [host for host in hosts if not (host == "*" or HOST_NAME.fullmatch(str(host)))]
+    if wrong:
+        raise AnsibleFilterError(
+            f"{where}: guard.allowed_hosts has {', '.join(map(repr, wrong))}; a host name is wanted, as paint.example.com, "
+            "without scheme and port."
+        )
+    negative = sorted(name for name, value in given.items() if name != "allowed_hosts" and number(value) != value)
+    if negative:
+        raise AnsibleFilterError(
+            f"{where}: {', '.join(f'guard.{name}' for name in negative)} must be a whole number, 0 for no limit."
+        )
+    return {
+        f"IOPAINT_FLEET_{name.upper()}": ",".join(value) if name == "allowed_hosts" else text(value)
+        for name, value in given.items()
+    }
 
 
 def complete(entry, where, defaults):
@@ -135,7 +157,12 @@ def complete(entry, where, defaults):
         "cpu_allowed": cpu_allowed,
         "url": f"http://{reached_at(address)}:{port}",
         "published": {"address": address, "port": port, "project": f"iopaint-{name}"},
-        "environment": {"IOPAINT_MODEL": instance["model"], **mirrors(instance, defaults, where), **environment},
+        "environment": {
+            "IOPAINT_MODEL": instance["model"],
+            **mirrors(instance, defaults, where),
+            **guard(instance.get("guard"), where),
+            **environment,
+        },
     }
 
 

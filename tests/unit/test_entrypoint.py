@@ -312,8 +312,17 @@ def test_empty_is_not_set(flags):
 
 
 def test_other_variables_are_nobody_s_business(entrypoint, source):
-    environ = {"HF_TOKEN": "secret", "MODEL": "x", "IOPAINT_FLEET_COMMIT": "abc"}
+    environ = {"HF_TOKEN": "secret", "MODEL": "x", "IOPAINT_FLEET_VARIANT": "cpu"}
     assert entrypoint.plan([], source, environ) == entrypoint.plan([], source, {})
+
+
+def test_limits_are_checked_and_no_option_of_iopaint_s(entrypoint, source, refusal):
+    environ = {"IOPAINT_FLEET_QUEUE": "8", "IOPAINT_FLEET_ALLOWED_HOSTS": "paint.example.com", "IOPAINT_FLEET_OUTPUTS_GB": "0"}
+    assert entrypoint.plan([], source, environ)[0] == entrypoint.plan([], source, {})[0]
+    (wrong,) = refusal(FLEET_QUEUE="-1")
+    assert "IOPAINT_FLEET_QUEUE='-1' is wrong, accepted: a whole number from 0" in wrong
+    typo, _known = refusal(FLEET_QUEU="1")
+    assert "IOPAINT_FLEET_QUEU is no option of this IOPaint (nearest: IOPAINT_FLEET_QUEUE)" in typo
 
 
 @pytest.mark.parametrize("given", [["--model", "lama"], ["--model=lama"]])

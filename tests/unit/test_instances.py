@@ -60,6 +60,26 @@ def test_the_user_s_entries_stay_as_they_are():
     assert json.dumps(mine) == before
 
 
+def test_limits_become_variables():
+    (one,) = instances(entry(guard={"allowed_hosts": ["paint.example.com", "b"], "queue": 0, "minutes": None}))
+    assert one["environment"] == {
+        "IOPAINT_MODEL": "lama",
+        "IOPAINT_FLEET_ALLOWED_HOSTS": "paint.example.com,b",
+        "IOPAINT_FLEET_QUEUE": "0",
+    }
+
+
+@pytest.mark.parametrize("host", ["https://paint.example.com", "paint.example.com:8080", "a b", "", "a,b", "-a", "a..b"])
+def test_a_name_that_is_no_host_s_is_refused(host):
+    with pytest.raises(AnsibleFilterError, match=r"instances\[0\]: guard.allowed_hosts has .*; a host name is wanted"):
+        instances(entry(guard={"allowed_hosts": ["*", "a.example.com", host]}))
+
+
+def test_a_limit_below_nothing_is_refused():
+    with pytest.raises(AnsibleFilterError, match=r"guard.minutes, guard.queue must be a whole number"):
+        instances(entry(guard={"queue": -1, "minutes": -5, "body_mb": 3}))
+
+
 def test_options_become_variables():
     (one,) = instances(entry(options={"low_mem": True, "no_half": False, "quality": 95, "device": "cpu", "config": None}))
     assert one["environment"] == {
