@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 ATTACKS = Path(__file__).parents[3] / "tests/image/guard.py"
-OWN = "REQUIRE_GPU=false QUEUE=0 OUTPUTS_GB=1 ALLOWED_HOSTS=paint.example.com".split()
+OWN = ["REQUIRE_GPU=false", "QUEUE=0", "OUTPUTS_GB=1", "ALLOWED_HOSTS=paint.example.com"]
 SETTINGS = " ".join(
     f"-e IOPAINT_{word}" for word in ["DEVICE=cpu", "MODEL=cv2", "INPUT=/app/outputs", *(f"FLEET_{word}" for word in OWN)]
 )
