@@ -39,6 +39,7 @@ PICTURES = ("image", "mask", "paint_by_example_example_image")  # fields of JSON
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # nothing that starts another program, as EPS does
 UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]|^[. ]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
 UNENDED = os.EX_TEMPFAIL  # exit status of a process that can't go on; the engine starts it again
+DRAINED = 8  # times the limit of a body
 MEASURED_FOR = 60  # seconds for which the size of the outputs is taken as known
 
 
@@ -112,22 +113,27 @@ class Replay:
         return await asyncio.shield(self.leaving())
 
 
-async def whole_body(receive, length, limit):
-    """Return the body of a request; refuse one that is longer than limit bytes (0: any)."""
-    too_large = RefusedError(
-        413, f"The request is larger than the {limit / 1e6:g} MB that this instance takes.", Connection="close"
-    )
-    if limit and length.isdecimal() and int(length) > limit:
-        raise too_large
+async def whole_body(receive, limit):
+    """Return the body of a request; refuse one that is longer than limit bytes (0: any).
+
+    The rest of it is read and forgotten, up to DRAINED times the limit: a client that still sends would not see the answer.
+    """
     parts, size, more = [], 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise asyncio.CancelledError
-        parts.append(message.get("body", b""))
-        size, more = size + len(parts[-1]), message.get("more_body", False)
-        if limit and size > limit:
-            raise too_large
+        part, more = message.get("body", b""), message.get("more_body", False)
+        size += len(part)
+        if not limit or size <= limit:
+            parts.append(part)
+        else:
+            parts.clear()
+            more = more and size <= DRAINED * limit
+    if limit and size > limit:
+        raise RefusedError(
+            413, f"The request is larger than the {limit / 1e6:g} MB that this instance takes.", Connection="close"
+        )
     return b"".join(parts)
 
 
@@ -291,9 +297,7 @@ class Guard:
         computes = COMPUTES.fullmatch(path) is not None
         if computes:
             self.check_line()  # before its body takes memory
-        replay = Replay(
-            await whole_body(receive, Headers(scope=scope).get("content-length", ""), self.limits.body_mb * 10**6), receive
-        )
+        replay = Replay(await whole_body(receive, self.limits.body_mb * 10**6), receive)
         if not computes:
             await self.check_form(scope, replay.body)
             await self.app(scope, replay, send)

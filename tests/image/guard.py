@@ -136,20 +136,27 @@ def a_model_that_is_not_there_costs_nothing():
     assert ask("POST", "/api/v1/inpaint", inpainting(1), **JSON)[0] == 200
 
 
+ATTACKS = (
+    other_names_and_sites_get_nothing,
+    socket_io_is_for_the_own_page,
+    two_hundred_at_once_get_what_one_alone_gets,
+    what_is_too_large_is_not_decoded,
+    pictures_stay_in_their_folders,
+    a_model_that_is_not_there_costs_nothing,
+)
+
+
 def main():
     """Run each attack; exit 1 if one went through."""
-    attacks = [
-        value for value in globals().values() if getattr(value, "__module__", "") == __name__ and value.__code__.co_argcount == 0
-    ]
     failed = 0
-    for attack in [attack for attack in attacks if attack is not main]:
+    for attack in ATTACKS:
         try:
             attack()
             print("held:", attack.__name__)
         except Exception:
             failed += 1
             print("failed:", attack.__name__, traceback.format_exc())
-    print(f"{len(attacks) - 1 - failed} held, {failed} failed")
+    print(f"{len(ATTACKS) - failed} held, {failed} failed")
     sys.exit(bool(failed))
 
 
