@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: bundle_load
 short_description: Loads images and places models from a bundle, where the host has them not
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Without O(path) it only looks. Where something is missing RV(needs) names it, and the archive has to be brought to the host.
   - With O(path) the archive is read to its end and every checksum compared before anything is loaded or placed.

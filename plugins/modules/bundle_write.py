@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: bundle_write
 short_description: Writes images, compose file and models into one archive with checksums
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - The archive is a compressed tar, C(iopaint-bundle.tar.zst) or C(iopaint-bundle.tar.gz), written as a stream, so that it takes
     no more disk than its own size. Its last file, C(SHA256SUMS), has the checksum of every other one.

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: daemon_json
 short_description: Sets keys of Docker's daemon.json and leaves the rest to its owner
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Merges wanted keys into the Docker Engine's configuration file, deep and key by key. Everything else stays letter by
     letter as it was, the order of keys, the spelling of numbers and the layout included.
@@ -175,7 +175,7 @@ def unit_flags(module: AnsibleModule, target: str) -> list[Flag]:
     if not unit or not systemctl:
         return []
     # fails for a unit that is not installed yet, and where systemd does not run
-    rc, listing, _ = module.run_command([systemctl, "cat", "--no-pager", "--", unit])
+    rc, listing, _err = module.run_command([systemctl, "cat", "--no-pager", "--", unit])
     flags = parse_flags(command_line(listing, read_environment)) if rc == 0 else []
     for flag in flags:
         if flag.name == "config-file" and os.path.realpath(flag.value) != target:
