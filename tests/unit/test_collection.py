@@ -4,9 +4,11 @@
 import os
 import subprocess
 import tarfile
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LAST = "Make the release of each instance current"
 ONLY_IN_A_CHECKOUT = {"molecule", "tests", "scripts", "build", "requirements", "Makefile", ".ci", ".git", ".venv", ".hypothesis"}
