@@ -48,6 +48,14 @@ class Docker:
         )
         return done.returncode
 
+    def start(self, *args, fed=False):
+        """Start docker with args; return the process, its output in pipes: what a module should not hold in memory streams by.
+
+        fed: whether the caller writes to its standard input, which otherwise is empty.
+        """
+        source = subprocess.PIPE if fed else subprocess.DEVNULL
+        return subprocess.Popen([self.path, *args], stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
     def image(self, name):
         """Return the image's `docker image inspect` document, or None where the engine has no such image."""
         rc, out, err = self.run("image", "inspect", name)

@@ -76,7 +76,6 @@ built:
 
 import hashlib
 import os
-import subprocess
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
@@ -189,9 +188,7 @@ class Load:
     def load(self, path, verified):
         """Stream the images that are missing to the engine."""
         names = {tag for image in self.images for tag in image["tags"]}
-        with subprocess.Popen(
-            [self.docker.path, "load", "--quiet"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
+        with self.docker.start("load", "--quiet", fed=True) as process:
             try:
                 bundle.copy_images(path, self.module.get_bin_path, verified, names, process.stdin)
                 process.stdin.close()

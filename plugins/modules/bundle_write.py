@@ -78,7 +78,6 @@ manifest:
 
 import hashlib
 import os
-import subprocess
 import tempfile
 import time
 
@@ -117,7 +116,7 @@ def described(module, docker):
 def save(docker, manifest, writer):
     """Stream the images into the archive."""
     names = [tag for image in manifest["images"] for tag in image["tags"]]
-    with subprocess.Popen([docker.path, "save", *names], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with docker.start("save", *names) as process:
         try:
             writer.images(process.stdout)
         except bundle.tarfile.TarError as error:
