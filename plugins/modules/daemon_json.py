@@ -117,10 +117,9 @@ action:
   returned: success
   type: str
   sample: reload
-keys:
+changed_keys:
   description:
     - The top-level keys that changed, each with the action it needs.
-    - In a template write C(result['keys']), as C(result.keys) is a method of every dictionary.
   returned: success
   type: dict
   sample:
@@ -243,7 +242,7 @@ def run(module: AnsibleModule) -> dict:
     result = {
         "changed": after != before,
         "action": max(keys.values(), default="none", key=["none", "reload", "restart"].index),
-        "keys": keys,
+        "changed_keys": keys,
     }
     if module._diff:
         result["diff"] = {"before_header": path, "after_header": path, "before": before, "after": after}
