@@ -19,7 +19,7 @@ export DOCKER_TIMEOUT := 300
 # The longest first, as two run at once. By their names: image-gpu takes gigabytes, bundle and registry-build ten minutes each.
 SCENARIO ?= registry default fleet provision provision-ubuntu gpu site data image operations
 
-.PHONY: help env demo demo-down lint unit scenarios test docs bench bench-fleet constraints
+.PHONY: help env demo demo-down lint unit conformance supported scenarios test docs bench bench-fleet constraints
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
 
@@ -41,6 +41,15 @@ lint: env ## yamllint, ansible-lint (profile production), ruff, role arguments
 	scripts/role-docs --check
 	ruff check .
 	ruff format --check .
+
+# In an environment of its own, as its linters are tied to other versions of the same libraries.
+conformance: env ## the built collection against ansible-test, galaxy-importer, antsibull; CHECKS="artifact sanity" runs some
+	[ -x build/conformance/venv/bin/python ] || $(UV) venv -q --python 3.11 --no-python-downloads build/conformance/venv
+	$(UV) pip sync -q --python build/conformance/venv/bin/python --require-hashes requirements/conformance.txt
+	scripts/conformance $(CHECKS)
+
+supported: env ## the supported releases of ansible-core: playbooks parse, sanity, unit tests; RELEASES=newest tries one
+	scripts/supported try $(RELEASES)
 
 unit: env ## unit tests of plugins and docker/image/entrypoint
 	pytest -q
@@ -77,7 +86,10 @@ bench: env ## docker/ against the plain design: sizes, times and ratios; BENCH_O
 bench-fleet: env ## status, an idle deploy and an idle upgrade at 1 to 20 hosts; BENCH_OPTIONS="--hosts 1 5"
 	scripts/bench-fleet $(BENCH_OPTIONS)
 
-constraints: env ## pin requirements/dev.txt and docker/constraints anew
+constraints: env ## pin requirements/*.txt and docker/constraints anew
 	$(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --no-emit-index-url --custom-compile-command "make constraints" \
 	  requirements/dev.in -o requirements/dev.txt
+	$(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --no-emit-index-url --custom-compile-command "make constraints" \
+	  requirements/conformance.in -o requirements/conformance.txt
+	scripts/supported pin
 	scripts/constraints

@@ -20,21 +20,31 @@ def started(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def operator() -> str:
-    """The person: sudo hides them behind root."""
+def job_of(variables: dict, name: str) -> str:
+    """Return what AWX or Automation Controller says of its job, empty where the play is none of theirs."""
+    return next((str(variables[f"{prefix}_{name}"]) for prefix in ("awx", "tower") if variables.get(f"{prefix}_{name}")), "")
+
+
+def operator(variables: dict) -> str:
+    """Return the person: in a job of AWX it is in the job's variables, and sudo hides them behind root."""
+    job = job_of(variables, "job_id")
+    if job:
+        schedule = job_of(variables, "schedule_name") or job_of(variables, "parent_job_schedule_name")
+        who = job_of(variables, "user_name") or (f"schedule {schedule}" if schedule else job_of(variables, "job_launch_type"))
+        return f"{who or 'unknown'} (AWX job {job})"
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         return str(os.getuid())
 
 
-def owner() -> dict:
+def owner(variables: dict) -> dict:
     """This play: the process that runs it is the parent of the one that runs a task."""
     pid = os.getppid()
     controller = socket.gethostname()
     began = started(pid) or "unknown"
     return {
-        "operator": operator(),
+        "operator": operator(variables),
         "controller": controller,
         "pid": pid,
         "process_started": began,
@@ -65,7 +75,7 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         """Run the module, once more where there is something to take over or to wait for."""
         super().run(tmp, task_vars)
-        here = owner()
+        here = owner(task_vars or {})
         args = {**self._task.args, "owner": here}
         if args.get("state", "present") == "absent":
             return self.module(args, task_vars)

@@ -6,7 +6,7 @@ DOCUMENTATION = r"""
 name: round_trips
 type: aggregate
 short_description: Counts what a play costs on the way to its hosts
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Prints at the end, for each host, how many modules were executed and how often the connection was used to run a command
     or to move a file. Each use of the connection is at least one round trip, so this is the figure that grows with distance.
@@ -48,7 +48,7 @@ class Log:
         found = defaultdict(Counter)
         with open(self.path, encoding="utf-8") as file:
             for line in file:
-                host, _, event = line.rstrip("\n").partition("\t")
+                host, _separator, event = line.rstrip("\n").partition("\t")
                 found[host][event] += 1
         os.unlink(self.path)
         return dict(sorted(found.items()))

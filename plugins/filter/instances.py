@@ -11,55 +11,6 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import reached_at
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import devices
 
-DOCUMENTATION = r"""
-name: instances
-short_description: Completes iopaint_instances with the role's defaults and checks them against each other
-version_added: 0.1.0
-description:
-  - Each entry becomes a dictionary with every key that the role iopaint uses.
-  - Two instances of one name or on one port, a name that compose would refuse, and options that are the role's own are
-    errors that name the entry.
-options:
-  _input:
-    description: The variable C(iopaint_instances).
-    type: list
-    elements: dict
-    required: true
-  defaults:
-    description: Values for the keys that an entry leaves out.
-    type: dict
-    required: true
-  images:
-    description: Image for each variant, as the user names them (C(iopaint_images)).
-    type: dict
-    default: {}
-  gpus:
-    description: CDI names of the host's GPUs, one each (filter C(gpu_cdi_names)); without it C(devices=[auto]) stays as it is.
-    type: list
-    elements: str
-author: iopaint.fleet contributors (@iopaint)
-"""
-
-EXAMPLES = r"""
-instances: >-
-  {{ [{'name': 'cpu', 'port': 8080}]
-     | iopaint.fleet.instances({'variant': 'cpu', 'model': 'lama', 'bind_address': '127.0.0.1', 'memory': '6g'}) }}
-"""
-
-RETURN = r"""
-_value:
-  description:
-    - One entry an instance, with these keys added.
-    - C(devices), the CDI names of a GPU instance; one with V([auto]) has become one for each of C(gpus).
-    - C(image) and C(own_image), whether the operator names it.
-    - C(url) (where the host reaches it) and C(published) (C(address), C(port) and compose C(project)).
-    - C(auto), whether it stands for one instance per GPU, whose number is not known yet.
-    - C(cpu_allowed), whether a GPU instance may run without its GPU (option C(fleet_require_gpu) is false).
-    - C(environment), the options of IOPaint as C(IOPAINT_*) variables, and mirrors of models by the names that it reads.
-  type: list
-  elements: dict
-"""
-
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 OWN_OPTIONS = {
     "host": "bind_address",

@@ -5,45 +5,6 @@ from __future__ import annotations
 
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
-DOCUMENTATION = r"""
-name: failure_report
-short_description: Says per instance what failed and what serves now
-version_added: 0.1.0
-description:
-  - One paragraph for each instance that failed, with the reason, what became of its release, and what answers on its port.
-  - A last line names the instances of the host whose releases are current and proven.
-options:
-  _input:
-    description:
-      - The failures. C(instance) is an entry of iopaint.fleet.release, C(reason) a text.
-      - C(previous) is the ID of the release that was reverted to, empty where there is none. C(reverted) says whether it was
-        proven, C(unreverted) why not.
-    type: list
-    elements: dict
-    required: true
-  asked:
-    description: Results of M(ansible.builtin.uri) for the instances that were not reverted, with C(item) the failure.
-    type: list
-    elements: dict
-    required: true
-  instances:
-    description: All instances of the run, as iopaint.fleet.release returned them.
-    type: list
-    elements: dict
-    required: true
-author: iopaint.fleet contributors (@iopaint)
-"""
-
-EXAMPLES = r"""
-report: "{{ outcomes | iopaint.fleet.failure_report(asked.results, prepared.instances) }}"
-"""
-
-RETURN = r"""
-_value:
-  description: The report, as one text.
-  type: str
-"""
-
 ADVICE = "`docker compose ls` on the host shows what runs; playbooks/rollback.yml goes to a release of your choice."
 
 

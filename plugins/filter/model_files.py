@@ -8,7 +8,7 @@ from ansible.errors import AnsibleFilterError
 DOCUMENTATION = r"""
 name: model_files
 short_description: Completes iopaint_models with what is known of IOPaint's erase models
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Each model becomes one file with the keys C(name), C(url), C(checksum) and C(path) (below the model folder).
   - For C(lama), C(anime-lama), C(mat), C(fcf) and C(migan) all but the name is known;

@@ -5,34 +5,6 @@ from __future__ import annotations
 
 import json
 
-DOCUMENTATION = r"""
-name: removal_summary
-short_description: Says what iopaint.fleet.instance_remove removed and what stays
-version_added: 0.1.0
-description:
-  - One line for what is gone, one for the data that stays and one for the instances that are still there.
-options:
-  _input:
-    description: What the module returned.
-    type: dict
-    required: true
-  dry:
-    description: Whether it was a dry run.
-    type: bool
-    default: false
-author: iopaint.fleet contributors (@iopaint)
-"""
-
-EXAMPLES = r"""
-summary: "{{ removed | iopaint.fleet.removal_summary }}"
-"""
-
-RETURN = r"""
-_value:
-  description: The lines, as one text.
-  type: str
-"""
-
 KINDS = ("container", "network", "image", "folder", "file", "data")
 
 

@@ -5,32 +5,6 @@ from __future__ import annotations
 
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import table
 
-DOCUMENTATION = r"""
-name: upgrade_table
-short_description: Gives the outcome of an upgrade as a table
-version_added: 0.1.0
-description:
-  - One line for each instance of each host, with release before and after, outcome, seconds, seconds without service and reason.
-  - A host without the fact C(iopaint_upgraded) was not reached.
-options:
-  _input:
-    description: The variables of the hosts, as C(hostvars) has them.
-    type: list
-    elements: dict
-    required: true
-author: iopaint.fleet contributors (@iopaint)
-"""
-
-EXAMPLES = r"""
-table: "{{ ansible_play_hosts_all | map('extract', hostvars) | iopaint.fleet.upgrade_table }}"
-"""
-
-RETURN = r"""
-_value:
-  description: The table, its heading first; one text, as YAML would break long entries of a list.
-  type: str
-"""
-
 HEADING = ("host", "instance", "before", "after", "outcome", "seconds", "no service", "reason")
 FAILURES = ("failed", "put back")
 

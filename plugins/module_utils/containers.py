@@ -26,7 +26,7 @@ def instance_of(container, top):
     """
     labels = (container.get("Config") or {}).get("Labels") or {}
     folder = os.path.realpath(labels.get("com.docker.compose.project.working_dir", "/"))
-    name = os.path.relpath(folder, os.path.realpath(top)).split(os.sep)[0]
+    name = os.path.relpath(folder, os.path.realpath(top)).split(os.sep, maxsplit=1)[0]
     ours = labels.get(PROJECT) in projects(name) and labels.get("com.docker.compose.service") in SERVICES
     return name if ours and NAME.fullmatch(name) else None
 

@@ -456,7 +456,7 @@ def command_line(listing: str, read: Callable[[str], str]) -> list[Word]:
     for line in re.sub(r"\\\n(?:[ \t]*[#;].*\n)*", " ", listing).splitlines():
         header = re.fullmatch(r"# (/.+\.(?:service|conf))", line)
         source = header[1] if header else source
-        name, _, value = (part.strip() for part in line.partition("="))
+        name, _separator, value = (part.strip() for part in line.partition("="))
         # an empty assignment takes back what came before
         if name == "ExecStart":
             commands = [*commands, Word(value, source)] if value else []
@@ -484,7 +484,7 @@ def _expanded(command: Word, environment: dict[str, Word]) -> Iterator[Word]:
 def parse_flags(words: Sequence[Word]) -> list[Flag]:
     """The flags among a command line's words; `--opt value` and `--opt=value` alike."""
     found = []
-    for (text, source), (following, _) in zip(words, [*words[1:], Word("", "")]):
+    for (text, source), (following, _source) in zip(words, [*words[1:], Word("", "")]):
         if text.startswith("--"):
             name, given, value = text[2:].partition("=")
             found.append(Flag(name, value if given else following, source))
@@ -501,7 +501,7 @@ def parse_flags(words: Sequence[Word]) -> list[Flag]:
 
 def _variables(assignments: Iterable[str], source: str) -> dict[str, Word]:
     pairs = (line.strip().partition("=") for line in assignments if "=" in line and line.strip()[0] not in "#;")
-    return {name: Word(" ".join(_split(value)), source) for name, _, value in pairs}
+    return {name: Word(" ".join(_split(value)), source) for name, _sign, value in pairs}
 
 
 def _split(text: str) -> list[str]:

@@ -42,7 +42,7 @@ class Docker:
 
     def log(self, stream, *args, cwd, env):
         """Run docker with args, its output going to an open file; return the exit status. env: further variables."""
-        done = subprocess.run(
+        done = subprocess.run(  # pylint: disable=ansible-bad-function # run_command would hold a build's whole log
             [self.path, *args],
             cwd=cwd,
             env={**os.environ, **env},
@@ -52,6 +52,16 @@ class Docker:
             check=False,
         )
         return done.returncode
+
+    def start(self, *args, fed=False):
+        """Start docker with args; return the process, its output in pipes: what a module should not hold in memory streams by.
+
+        fed: whether the caller writes to its standard input, which otherwise is empty.
+        """
+        source = subprocess.PIPE if fed else subprocess.DEVNULL
+        return subprocess.Popen(  # pylint: disable=ansible-bad-function # run_command would hold gigabytes
+            [self.path, *args], stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
 
     def image(self, name):
         """Return the image's `docker image inspect` document, or None where the engine has no such image."""

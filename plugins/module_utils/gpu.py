@@ -84,9 +84,9 @@ def query(nvidia_smi: str, timeout: int) -> tuple:
 
     caps = slices = ""
     if report["gpus"]:
-        _, caps, _ = run([nvidia_smi, "--query-gpu=index,uuid,compute_cap", "--format=csv,noheader"], timeout)
+        _rc, caps, _err = run([nvidia_smi, "--query-gpu=index,uuid,compute_cap", "--format=csv,noheader"], timeout)
     if any(device["mig_devices"] for device in report["gpus"]):
-        _, slices, _ = run([nvidia_smi, "-L"], timeout)
+        _rc, slices, _err = run([nvidia_smi, "-L"], timeout)
     complete(report["gpus"], parse_compute_caps(caps), parse_slices(slices))
     return rc, output, report
 
@@ -142,11 +142,11 @@ def diagnose(rc: int | None, output: str, gpus: list, pci_devices: list) -> str:
     own = [device for device in pci_devices if device["driver"] not in PASSTHROUGH_DRIVERS]
     if rc is None:
         return "driver_not_installed" if own else "no_gpu"
-    problem = next((name for name, _, text in SYMPTOMS if re.search(text, output, re.IGNORECASE)), None)
+    problem = next((name for name, _code, text in SYMPTOMS if re.search(text, output, re.IGNORECASE)), None)
     if problem is None and rc == 0:
         problem = "none" if gpus else "no_gpu"
     if problem is None:
-        problem = next((name for name, code, _ in SYMPTOMS if code == rc), "unknown")
+        problem = next((name for name, code, _text in SYMPTOMS if code == rc), "unknown")
     if problem in ("driver_not_installed", "driver_not_loaded") and not own:
         return "no_gpu"
     if problem == "no_gpu" and any(device["driver"] == "nvidia" for device in own):
@@ -157,7 +157,7 @@ def diagnose(rc: int | None, output: str, gpus: list, pci_devices: list) -> str:
 def error_text(output: str) -> str:
     """What nvidia-smi says besides its report, or the value in the report that gives the failure away."""
     beside = re.sub(r"(<\?xml.*?)?<nvidia_smi_log>.*</nvidia_smi_log>", "", output, flags=re.DOTALL).strip()
-    symptoms = "|".join(text for _, _, text in SYMPTOMS)
+    symptoms = "|".join(text for _name, _code, text in SYMPTOMS)
     inside = re.search(rf"[^<>\n]*({symptoms})[^<>\n]*", output, re.IGNORECASE)
     return beside or (inside[0].strip() if inside else "")
 
@@ -221,7 +221,7 @@ def _process(node: ET.Element) -> dict:
 
 def _pci_address(bus_id: str | None) -> str | None:
     """nvidia-smi's 00000000:1A:00.0 as sysfs writes it, 0000:1a:00.0."""
-    domain, _, rest = (bus_id or "").partition(":")
+    domain, _separator, rest = (bus_id or "").partition(":")
     return f"{int(domain, 16):04x}:{rest.lower()}" if rest else None
 
 

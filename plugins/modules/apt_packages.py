@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: apt_packages
 short_description: A vendor's packages in the wanted versions, held, and nothing else touched
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Installs, upgrades or downgrades a set of packages together, removes those they conflict with, and holds them.
   - Says of a repository that fails what is wrong with it and what to do, where apt says C(is not signed) or nothing at all.
@@ -67,6 +67,7 @@ attributes:
     description: Judges by the lists that the host has, as it can't refresh them.
     support: full
   diff_mode:
+    description: Shows the versions before and after.
     support: full
 seealso:
   - module: ansible.builtin.deb822_repository
@@ -177,7 +178,7 @@ class Packages:
     # --- What is there
 
     def installed(self, names: Sequence[str]) -> dict[str, State]:
-        _, out, _ = self.command("dpkg-query", "-W", "-f", "${Package}\t${Version}\t${db:Status-Abbrev}\n", *names)
+        _rc, out, _err = self.command("dpkg-query", "-W", "-f", "${Package}\t${Version}\t${db:Status-Abbrev}\n", *names)
         rows = [line.split("\t") for line in out.splitlines()]
         return {name: State(version, status[0] == "h") for name, version, status in rows if status[1:2] == "i"}
 
@@ -186,20 +187,20 @@ class Packages:
         return state is not None and (version in {"", "latest"} or matches(state.version, version))
 
     def newer(self, name: str, version: str) -> bool:
-        _, out, _ = self.command("apt-cache", "policy", name)
+        _rc, out, _err = self.command("apt-cache", "policy", name)
         candidate = re.search(r"(?m)^\s+Candidate: (\S+)", out)
         return bool(candidate) and self.command("dpkg", "--compare-versions", candidate[1], "gt", version)[0] == 0
 
     def available(self, name: str) -> list[str]:
         """The versions that the repositories have, the newest first."""
-        _, out, _ = self.command("apt-cache", "madison", name)
+        _rc, out, _err = self.command("apt-cache", "madison", name)
         return list(dict.fromkeys(line.split("|")[1].strip() for line in out.splitlines() if line.count("|") == 2))
 
     # --- What becomes of it
 
     def update(self) -> None:
         """Refresh apt's lists; fail for the source that is asked for, warn of others."""
-        for _ in range(24):
+        for _round in range(24):
             rc, out, err = self.command("apt-get", *OPTIONS, "update")
             if rc == 0 or "Could not get lock" not in err:
                 break

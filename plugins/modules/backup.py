@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: backup
 short_description: Backs up models and outputs while the instances serve
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Copies the trees C(models) and C(outputs/<instance>) by rsync into a new folder, and writes a manifest with the SHA-256 sum of
     each file as the last thing. What has no manifest is no backup.

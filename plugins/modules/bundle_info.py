@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: bundle_info
 short_description: Says what is in a bundle, and fails where a variant that is wanted is not
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Reads only the beginning of the archive; the module M(iopaint.fleet.bundle_load) compares the checksums of the whole before
     it loads anything.

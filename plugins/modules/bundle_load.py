@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: bundle_load
 short_description: Loads images and places models from a bundle, where the host has them not
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Without O(path) it only looks. Where something is missing RV(needs) names it, and the archive has to be brought to the host.
   - With O(path) the archive is read to its end and every checksum compared before anything is loaded or placed.
@@ -76,7 +76,6 @@ built:
 
 import hashlib
 import os
-import subprocess
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
@@ -189,9 +188,7 @@ class Load:
     def load(self, path, verified):
         """Stream the images that are missing to the engine."""
         names = {tag for image in self.images for tag in image["tags"]}
-        with subprocess.Popen(
-            [self.docker.path, "load", "--quiet"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
+        with self.docker.start("load", "--quiet", fed=True) as process:
             try:
                 bundle.copy_images(path, self.module.get_bin_path, verified, names, process.stdin)
                 process.stdin.close()

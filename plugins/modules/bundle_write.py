@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: bundle_write
 short_description: Writes images, compose file and models into one archive with checksums
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - The archive is a compressed tar, C(iopaint-bundle.tar.zst) or C(iopaint-bundle.tar.gz), written as a stream, so that it takes
     no more disk than its own size. Its last file, C(SHA256SUMS), has the checksum of every other one.
@@ -78,7 +78,6 @@ manifest:
 
 import hashlib
 import os
-import subprocess
 import tempfile
 import time
 
@@ -117,7 +116,7 @@ def described(module, docker):
 def save(docker, manifest, writer):
     """Stream the images into the archive."""
     names = [tag for image in manifest["images"] for tag in image["tags"]]
-    with subprocess.Popen([docker.path, "save", *names], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with docker.start("save", *names) as process:
         try:
             writer.images(process.stdout)
         except bundle.tarfile.TarError as error:

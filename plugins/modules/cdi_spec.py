@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: cdi_spec
 short_description: A CDI spec of the NVIDIA GPUs that fits the driver, the MIG layout and the toolkit, and is the only one
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Generates the spec anew with C(nvidia-ctk) on every run and compares it with the one that is there, so a driver that was
     updated, a MIG layout that changed and a GPU that went away are all noticed.
@@ -129,7 +129,7 @@ class Spec:
         if not self.systemctl:
             return {}
         command = [self.systemctl, "show", "-p", "Id,LoadState,UnitFileState,ActiveState", self.service, self.path_unit]
-        _, out, _ = self.module.run_command(command)
+        _rc, out, _err = self.module.run_command(command)
         blocks = (dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in out.split("\n\n"))
         return {block["Id"]: block for block in blocks if "Id" in block}
 
@@ -164,7 +164,7 @@ class Spec:
         return [f"{kind}={name}" for name in names]
 
     def system(self, *arguments: str) -> None:
-        rc, _, err = self.module.run_command([self.systemctl, *arguments])
+        rc, _out, err = self.module.run_command([self.systemctl, *arguments])
         if rc != 0:
             self.module.fail_json(
                 msg=f"systemctl {' '.join(arguments)} failed: {err.strip()} See `journalctl -u {self.service}`."
@@ -194,7 +194,7 @@ class Spec:
     def check_list(self, wanted: list) -> None:
         """Fail where the toolkit's own reading of the spec directories lacks a device."""
         directories = [f"--spec-dir={directory}" for directory in self.module.params["cdi_dirs"]]
-        _, out, err = self.module.run_command([self.ctk, "cdi", "list", *directories])
+        _rc, out, err = self.module.run_command([self.ctk, "cdi", "list", *directories])
         lacking = sorted(set(wanted) - set(out.split()))
         if lacking:
             self.module.fail_json(

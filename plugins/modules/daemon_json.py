@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: daemon_json
 short_description: Sets keys of Docker's daemon.json and leaves the rest to its owner
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Merges wanted keys into the Docker Engine's configuration file, deep and key by key. Everything else stays letter by
     letter as it was, the order of keys, the spelling of numbers and the layout included.
@@ -117,10 +117,9 @@ action:
   returned: success
   type: str
   sample: reload
-keys:
+changed_keys:
   description:
     - The top-level keys that changed, each with the action it needs.
-    - In a template write C(result['keys']), as C(result.keys) is a method of every dictionary.
   returned: success
   type: dict
   sample:
@@ -175,7 +174,7 @@ def unit_flags(module: AnsibleModule, target: str) -> list[Flag]:
     if not unit or not systemctl:
         return []
     # fails for a unit that is not installed yet, and where systemd does not run
-    rc, listing, _ = module.run_command([systemctl, "cat", "--no-pager", "--", unit])
+    rc, listing, _err = module.run_command([systemctl, "cat", "--no-pager", "--", unit])
     flags = parse_flags(command_line(listing, read_environment)) if rc == 0 else []
     for flag in flags:
         if flag.name == "config-file" and os.path.realpath(flag.value) != target:
@@ -243,7 +242,7 @@ def run(module: AnsibleModule) -> dict:
     result = {
         "changed": after != before,
         "action": max(keys.values(), default="none", key=["none", "reload", "restart"].index),
-        "keys": keys,
+        "changed_keys": keys,
     }
     if module._diff:
         result["diff"] = {"before_header": path, "after_header": path, "before": before, "after": after}

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: data_access
 short_description: Finds files and folders of models and outputs that the image's user can't use, or hands them over to it
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Older IOPaint images ran as root and left files that the image's user can't overwrite or read.
   - The kernel is asked with the user's own identity, so access control lists and read-only mounts count as well.

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: data_root_check
 short_description: Sees that a new data root of the Docker Engine leaves no data behind
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Fails where the engine's data root holds images, volumes or containers and the wanted one is another that holds none, as
     the engine would come up empty. Changes nothing.
@@ -29,6 +29,7 @@ options:
     default: path
 attributes:
   check_mode:
+    description: Only looks, so that check mode makes no difference.
     support: full
 author:
   - iopaint.fleet contributors (@iopaint)

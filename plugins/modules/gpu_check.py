@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: gpu_check
 short_description: Proves that a container sees exactly the GPU it was given, and finds running ones that lost theirs
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Starts a container for each device, without network, and compares the GPUs that C(nvidia-smi) lists in it with the GPU of
     that name on the host, by UUID.
@@ -44,7 +44,8 @@ options:
 attributes:
   check_mode:
     support: partial
-    description: Looks at the running containers, starts none.
+    description: Proves nothing new, as no container is started.
+    details: The running containers are looked at.
 author: iopaint.fleet contributors (@iopaint)
 """
 
@@ -142,7 +143,7 @@ def expected(device: str, listing: str) -> set:
     if name == "all":
         return listed(listing)
     if ":" in name and not name.startswith("MIG-"):
-        index, _, slice_index = name.partition(":")
+        index, _separator, slice_index = name.partition(":")
         mig = gpu.parse_slices(listing).get((gpus.get(index), int(slice_index) if slice_index.isdigit() else -1))
         return {mig[1]} if mig else set()
     return {gpus.get(name, name)} if name in gpus or "-" in name else set()
@@ -183,14 +184,14 @@ class Check:
                     "leave the variable empty to use one that is made of the host's own files."
                 )
             return wanted
-        _, ldd, _ = self.module.run_command(["ldd", "/bin/sh"])
+        _rc, ldd, _err = self.module.run_command(["ldd", "/bin/sh"])
         content = image_tar(shell_files(ldd))
         name = f"{REPOSITORY}:{hashlib.sha256(content).hexdigest()[:16]}"
         if self.docker.image(name) is None:
-            rc, _, err = self.docker.run("import", "-", name, data=content, binary_data=True)
+            rc, _out, err = self.docker.run("import", "-", name, data=content, binary_data=True)
             if rc != 0:
                 self.module.fail_json(msg=f"The engine did not take the image for the GPU check: {err.strip()}")
-            _, old, _ = self.docker.run("images", "--format", "{{.Repository}}:{{.Tag}}", REPOSITORY)
+            _rc, old, _err = self.docker.run("images", "--format", "{{.Repository}}:{{.Tag}}", REPOSITORY)
             for stale in set(old.split()) - {name}:
                 self.docker.run("image", "rm", stale)
         return name
@@ -227,8 +228,8 @@ class Check:
         return {"device": device, "uuids": sorted(seen), "nodes": nodes}
 
     def running(self) -> list:
-        _, ids, _ = self.docker.run("ps", "-q")
-        rc, out, _ = self.docker.run("inspect", *ids.split()) if ids.split() else (1, "", "")
+        _rc, ids, _err = self.docker.run("ps", "-q")
+        rc, out, _err = self.docker.run("inspect", *ids.split()) if ids.split() else (1, "", "")
         return json.loads(out) if rc == 0 else []  # a container may end between the two
 
     def ask(self, container: dict) -> str | None:
@@ -280,7 +281,7 @@ def main() -> None:
     devices = module.params["devices"]
     if devices and not module.check_mode:
         smi = module.get_bin_path("nvidia-smi")
-        _, listing, _ = module.run_command([*check.timeout, smi, "-L"]) if smi else (1, "", "")
+        _rc, listing, _err = module.run_command([*check.timeout, smi, "-L"]) if smi else (1, "", "")
         image = check.image()
         proven = [check.prove(device, image, listing) for device in devices]
     module.exit_json(changed=False, proven=proven, **result)

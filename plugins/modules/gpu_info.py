@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: gpu_info
 short_description: Facts of a host's NVIDIA GPUs, their driver and their CDI devices
-version_added: 0.1.0
+version_added: 1.0.0
 author: iopaint.fleet contributors (@iopaint)
 description:
   - Tells which NVIDIA GPUs a host has, what runs on them, and by which CDI names containers can ask for them.
@@ -404,7 +404,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
 
 def engine(module: AnsibleModule, timeout: int) -> dict | None:
     docker = module.get_bin_path("docker")
-    rc, stdout, _ = run([docker, "info", "--format", "{{json .}}"], timeout) if docker else (1, "", "")
+    rc, stdout, _err = run([docker, "info", "--format", "{{json .}}"], timeout) if docker else (1, "", "")
     try:
         info = json.loads(stdout) if rc == 0 else {}
     except ValueError:

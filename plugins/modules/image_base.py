@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: image_base
 short_description: Provides the base image of a build, from wherever it can be had
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Takes the image that the host has; else pulls it; else makes one from the distribution's packages with mmdebstrap.
 options:

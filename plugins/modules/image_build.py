@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: image_build
 short_description: Builds an IOPaint image by docker buildx bake, unless it is there
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - The immutable tag is made of the source's revision and a digest of the recipe (its files, the base image and the
     arguments). Where an image of that tag is on the host nothing is built.

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: image_build_log
 short_description: Reads on in the log of a build that runs
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Used by the action of M(iopaint.fleet.image_build), which shows the steps of a build while it runs.
 options:

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: inpaint_check
 short_description: Proves that a deployed IOPaint inpaints
-version_added: 0.1.0
+version_added: 1.0.0
 author: iopaint.fleet contributors (@iopaint)
 description:
   - Sends a photograph and a mask to IOPaint, and compares the answer with the photograph, pixel by pixel.
@@ -286,7 +286,7 @@ class Service:
             raise inpaint.CheckError(inpaint.explain_failure(request, error, self.timeout)) from error
 
     def model(self) -> str:
-        _, _, body = self.call("GET", "/api/v1/model")
+        _status, _headers, body = self.call("GET", "/api/v1/model")
         return inpaint.read_model(body)
 
     def inpaint(self, data: bytes) -> tuple:

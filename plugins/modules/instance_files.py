@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: instance_files
 short_description: Writes the files of all instances in one round trip
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Each folder is created where it is missing. Each file is replaced in one step, where its content or mode differs.
   - Files that it is not told about stay as they are, and so does the content of a folder whose owner is set.

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: instance_remove
 short_description: Takes instances away - containers, networks, images, files - and keeps their data unless told otherwise
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - A container is ours where compose made it from a folder below O(dir), an image where this collection built or named it.
     Anything else stays, and so does an image that a container of somebody else's was made from.

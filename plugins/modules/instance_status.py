@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: instance_status
 short_description: Looks at a host's instances, engine, GPUs, disks and lock, in one round trip
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Changes nothing, takes no lock, and does not wake an engine that systemd would start for whoever asks it.
   - A host that can't be reached or looked at is no failure of the task, but is said in RV(state).

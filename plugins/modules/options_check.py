@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: options_check
 short_description: Checks the options of instances against IOPaint itself, before anything is started
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Asks C(docker/image/entrypoint check) for each instance, which reads the options and models from IOPaint's own source.
   - The source is a tree on the host (O(source), before an image is built of it) or what an image holds (its key C(image)).

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: port_check
 short_description: Fails where a port is taken by something else than the compose project that wants it
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Tries to bind each port; one that is taken is accepted where a container of the same compose project publishes it.
 options:

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: registry_image
 short_description: Pushes images to a registry, and pulls them by digest under the names that they were built with
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - On a host an image always has the name that it was built with; what the registry calls it is its digest. So nothing else
     has to know whether an image was built here or pulled.

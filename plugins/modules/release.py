@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: release
 short_description: Keeps the releases of instances - prepares, switches, keeps, puts back, lists
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Deploy, upgrade and rollback make a release current in the same steps. V(prepared) writes its folder beside the one that
     serves, V(switched) lets the link C(current) name it, compose then starts what the link names, and once that is proven

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: restore
 short_description: Restores models and outputs from a backup of iopaint.fleet.backup
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - V(staged) makes each tree ready beside the one that is there, and compares every file with the manifest; while the instances
     serve. A backup that is damaged is refused. Files that are there already are linked, not copied.

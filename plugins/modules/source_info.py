@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: source_info
 short_description: Checks that a folder is an IOPaint source tree and says what is in it
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Fails where C(iopaint/cli.py) or the front end is missing, before anything is built from the folder.
   - Computes a digest of the files that an image is made of, uncommitted edits included.

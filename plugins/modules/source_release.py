@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: source_release
 short_description: Writes a release of IOPaint from the Python package index to a folder, as a source tree
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - The target C(release) of the bake file fetches it, so that nothing has to be installed on the host.
   - A folder that holds a release is left as it is.

@@ -5,7 +5,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: status_report
 short_description: Makes a table, a JSON file and an HTML page of what every host of a play said of itself
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Reads the variable C(iopaint_status) of every host of the play, which is what iopaint.fleet.instance_status returned, and runs
     on the control node alone.

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: tree
 short_description: Copies a folder tree to the host over Ansible's own connection
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Makes a folder on the host equal to a folder on the control node. Only files that differ are sent, in one archive.
     What the source does not have is deleted.
@@ -137,7 +137,7 @@ class Plan(NamedTuple):
 
 def split(path):
     """Return the folder and the name of a path."""
-    folder, _, name = path.rpartition(b"/")
+    folder, _separator, name = path.rpartition(b"/")
     return folder, name
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: variables_check
 short_description: Checks the variables of this collection's roles before anything is changed
-version_added: 0.1.0
+version_added: 1.0.0
 author: iopaint.fleet contributors (@iopaint)
 description:
   - Compares every variable that the inventory sets with the C(meta/argument_specs.yml) of the roles. All that is wrong

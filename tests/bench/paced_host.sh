@@ -1,6 +1,7 @@
 #!/bin/sh
 # paced_host.sh: what sshd runs in place of each command. It answers with the next exchange that record_ssh.py kept in /recording,
 # as late as the host gave it, and does no work. /counts has how many each host gave.
+# shellcheck disable=SC1090,SC2154 # the recording sets seconds, size and rc
 set -eu
 read -r name </etc/hostname
 count=/counts/$name

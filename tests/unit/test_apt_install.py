@@ -3,9 +3,11 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # Writes down what it is asked for, and fails as often as the test wants.
 APT_GET = """#!/bin/sh

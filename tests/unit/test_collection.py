@@ -1,15 +1,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The collection as its users get it: a checkout, and a tarball that is installed elsewhere."""
 
+import importlib
+import inspect
 import os
 import subprocess
 import tarfile
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LAST = "Make the release of each instance current"
-ONLY_IN_A_CHECKOUT = {"molecule", "tests", "scripts", "build", "requirements", "Makefile", ".ci", ".git", ".venv", ".hypothesis"}
+ONLY_IN_A_CHECKOUT = {"molecule", "scripts", "build", "requirements", "Makefile", ".ci", ".git", ".venv", ".hypothesis"}
 
 
 def run(*command, cwd, **environment):
@@ -38,6 +43,7 @@ def test_the_tarball_holds_what_hosts_need(tarball):
         "LICENSE",
     } <= names
     assert not {name.split("/")[0] for name in names} & ONLY_IN_A_CHECKOUT
+    assert {name.split("/")[1] for name in names if name.startswith("inventories/")} == {"example"}
 
 
 def test_the_tarball_runs_elsewhere(tarball, tmp_path):
@@ -66,3 +72,32 @@ def test_the_tarball_runs_elsewhere(tarball, tmp_path):
 def test_the_checkout_lists_its_tasks():
     tasks = run("ansible-playbook", "deploy.yml", "-l", "gpu_hosts", "-i", "inventories/example", "--list-tasks", cwd=ROOT)
     assert LAST in tasks
+
+
+def filters():
+    """Return each filter of the collection by its name."""
+    found = {}
+    for path in sorted((ROOT / "plugins" / "filter").glob("*.py")):
+        module = importlib.import_module(f"ansible_collections.iopaint.fleet.plugins.filter.{path.stem}")
+        found.update(module.FilterModule().filters())
+    return found
+
+
+def documented(name):
+    """Return the documentation of a filter, from its sidecar or from the file of its name."""
+    sidecar = ROOT / "plugins" / "filter" / f"{name}.yml"
+    if sidecar.is_file():
+        return yaml.safe_load(sidecar.read_text())["DOCUMENTATION"]
+    return yaml.safe_load(importlib.import_module(f"ansible_collections.iopaint.fleet.plugins.filter.{name}").DOCUMENTATION)
+
+
+@pytest.mark.parametrize("name", filters())
+def test_a_filter_documents_itself_and_all_that_it_takes(name):
+    """Without a sidecar, ansible-doc shows the documentation of another filter of the same file."""
+    document = documented(name)
+    (first, *others) = inspect.signature(filters()[name]).parameters.values()
+    assert (document["name"], first.kind) == (name, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    options = document["options"]
+    assert [option for option in options if option != "_input"] == [parameter.name for parameter in others]
+    required = {parameter.name for parameter in others if parameter.default is inspect.Parameter.empty} | {"_input"}
+    assert {option for option in options if options[option].get("required")} == required

@@ -489,12 +489,12 @@ def unchanged(path, before):
 def test_a_missing_file_is_made_and_found_as_wanted_afterwards(run, path):
     first = run(settings={"debug": True, "data-root": "/srv/docker"})
     assert first["changed"]
-    assert (first["action"], first["keys"]) == ("restart", {"debug": "reload", "data-root": "restart"})
+    assert (first["action"], first["changed_keys"]) == ("restart", {"debug": "reload", "data-root": "restart"})
     assert json.loads(path.read_text()) == {"debug": True, "data-root": "/srv/docker"}
 
     before = path.stat()
     second = run(settings={"debug": True, "data-root": "/srv/docker"}, backup=True)
-    assert (second["changed"], second["action"], second["keys"]) == (False, "none", {})
+    assert (second["changed"], second["action"], second["changed_keys"]) == (False, "none", {})
     assert "backup_file" not in second
     assert unchanged(path, before)
 

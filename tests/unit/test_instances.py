@@ -4,12 +4,14 @@
 import itertools
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.iopaint.fleet.plugins.filter.instances import FilterModule, to_dotenv
-from conftest import ROOT
+
+ROOT = Path(__file__).resolve().parents[2]
 
 FILTERS = FilterModule().filters()
 DEFAULTS = {"variant": "cpu", "model": "lama", "bind_address": "127.0.0.1", "memory": "6g"}

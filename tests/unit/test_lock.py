@@ -4,13 +4,16 @@
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.action import lock as action
 from ansible_collections.iopaint.fleet.plugins.modules import lock
 
+ROOT = Path(__file__).resolve().parents[2]
 ANN = {"operator": "ann", "controller": "desk", "pid": 7, "process_started": "70", "token": "desk:b:7:70"}
 BOB = {"operator": "bob", "controller": "lap", "pid": 8, "process_started": "80", "token": "lap:b:8:80"}
 
@@ -217,6 +220,59 @@ def test_a_play_before_the_control_node_s_reboot_is_over():
 
 def test_the_owner_is_the_process_that_runs_the_play(monkeypatch):
     monkeypatch.setenv("SUDO_USER", "ann")
-    owner = action.owner()
+    owner = action.owner({})
     assert (owner["operator"], owner["pid"]) == ("ann", os.getppid())
     assert owner["token"].endswith(f":{os.getppid()}:{owner['process_started']}")
+
+
+@pytest.mark.parametrize(
+    ("job", "who"),
+    [
+        ({"awx_job_id": 42, "awx_user_name": "bob", "tower_job_id": 42, "tower_user_name": "bob"}, "bob (AWX job 42)"),
+        ({"tower_job_id": 42, "tower_user_name": "bob"}, "bob (AWX job 42)"),  # a controller that gives one prefix
+        ({"awx_job_id": 42, "awx_job_launch_type": "scheduled", "awx_schedule_name": "nightly"}, "schedule nightly (AWX job 42)"),
+        (
+            {"awx_job_id": 42, "awx_job_launch_type": "workflow", "awx_parent_job_schedule_name": "weekly"},
+            "schedule weekly (AWX job 42)",
+        ),
+        ({"awx_job_id": 42, "awx_job_launch_type": "webhook"}, "webhook (AWX job 42)"),
+        ({"awx_user_name": ""}, "ann"),  # no job of AWX
+    ],
+)
+def test_in_a_job_of_awx_the_owner_is_the_person_of_the_job(monkeypatch, job, who):
+    monkeypatch.setenv("SUDO_USER", "ann")  # of the container's user, whom nobody knows
+    assert action.owner(job)["operator"] == who
+
+
+def test_the_variables_of_a_job_reach_the_lock(tmp_path):
+    """As AWX hands them over: extra variables of ansible-playbook."""
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "tasks": [
+            {"iopaint.fleet.lock": {"path": str(tmp_path / "lock"), "audit": str(tmp_path / "log")}},
+            {
+                "iopaint.fleet.lock": {
+                    "path": str(tmp_path / "lock"),
+                    "audit": str(tmp_path / "log"),
+                    "state": "absent",
+                    "force": True,
+                }
+            },
+        ],
+    }
+    (tmp_path / "play.yml").write_text(json.dumps([play]))
+    (tmp_path / "job.json").write_text(json.dumps({"awx_job_id": 42, "awx_user_name": "bob"}))
+    command = [Path(sys.executable).parent / "ansible-playbook", "-i", "localhost,", "-e", f"@{tmp_path}/job.json"]
+    environment = {
+        **os.environ,
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build" / "collections"),
+        "ANSIBLE_HOME": str(tmp_path / "home"),
+        "ANSIBLE_LOCALHOST_WARNING": "false",
+        "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+    }
+    done = subprocess.run([*command, tmp_path / "play.yml"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = map(json.loads, (tmp_path / "log").read_text().splitlines())
+    assert (line["operator"], line["holder"]["operator"]) == ("bob (AWX job 42)",) * 2

@@ -3,11 +3,13 @@
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import network_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import masked, secrets
-from conftest import ROOT
+
+ROOT = Path(__file__).resolve().parents[2]
 
 URL = "http://robot:p%40ss-word@mirror.example.com:3128/simple/"
 

@@ -1,9 +1,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The options of instances against IOPaint: the real docker/image/entrypoint over a small tree, and a stand-in for the engine."""
 
+from pathlib import Path
+
 import pytest
 from ansible_collections.iopaint.fleet.plugins.modules import options_check
-from conftest import ROOT
+
+ROOT = Path(__file__).resolve().parents[2]
 
 ENTRYPOINT = ROOT / "docker" / "image" / "entrypoint"
 IMAGE = "iopaint:cpu-latest"

@@ -17,7 +17,8 @@ from ansible.playbook.task import Task
 from ansible.plugins.loader import connection_loader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.iopaint.fleet.plugins.action import variables_check
-from conftest import ROOT
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SPECIFICATION = """
 argument_specs:

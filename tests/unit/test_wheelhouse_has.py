@@ -2,9 +2,11 @@
 """docker/build/wheelhouse-has: whether a folder has a wheel of each pin."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+ROOT = Path(__file__).resolve().parents[2]
 
 PINS = """# a comment == of three words
 torch==2.13.0+cpu \\
