@@ -8,6 +8,7 @@ import re
 from pathlib import PurePosixPath
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.iopaint.fleet.plugins.filter.model_files import KNOWN
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import reached_at
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import devices
 
@@ -33,6 +34,11 @@ options:
     description: Image for each variant, as the user names them (C(iopaint_images)).
     type: dict
     default: {}
+  models:
+    description: The weights that the play downloads, as the filter C(model_files) gives them.
+    type: list
+    elements: dict
+    default: []
   gpus:
     description: CDI names of the host's GPUs, one each (filter C(gpu_cdi_names)); without it C(devices=[auto]) stays as it is.
     type: list
@@ -55,6 +61,9 @@ _value:
     - C(url) (where the host reaches it) and C(published) (C(address), C(port) and compose C(project)).
     - C(auto), whether it stands for one instance per GPU, whose number is not known yet.
     - C(cpu_allowed), whether a GPU instance may run without its GPU (option C(fleet_require_gpu) is false).
+    - C(models_writable), whether it may write to the folder of models. By default it may where C(models) lacks the one that it starts
+      with, where an option switches a plugin on, and where C(models) has checkpoints of Stable Diffusion, beside which IOPaint
+      writes an index.
     - C(environment), the options of IOPaint as C(IOPAINT_*) variables, and mirrors of models by the names that it reads.
   type: list
   elements: dict
@@ -68,6 +77,10 @@ OWN_OPTIONS = {
     "model_dir": "iopaint_data_dir",
     "output_dir": "iopaint_data_dir",
 }
+OFF = ("false", "0", "no", "off")
+PLUGIN = "IOPAINT_ENABLE_"  # begins the options that switch on plugins, which download their own weights
+INDEXED = ("stable_diffusion/", "stable_diffusion_xl/")
+CHECKPOINTS = "torch/hub/checkpoints"  # which IOPaint makes where it is missing, whatever its model is
 MODEL_MIRROR = re.compile(r"[A-Z][A-Z0-9_]*_MODEL_(URL|MD5)")
 
 
@@ -102,7 +115,15 @@ def mirrors(instance, defaults, where):
     return {**hub, **{name: text(value) for name, value in urls.items()}}
 
 
-def complete(entry, where, defaults):
+def writes_models(instance, environment, models):
+    """Return whether IOPaint writes to the folder of models with these options. models: files as the filter model_files gives them."""
+    plugins = [text for name, text in environment.items() if name.startswith(PLUGIN) and text.lower() not in OFF]
+    provided = {model["name"] for model in models} & set(KNOWN)  # others may have more files than one
+    own = instance["model"] not in {"cv2", *provided}
+    return bool(own or plugins or any(model["path"].startswith(INDEXED) for model in models))
+
+
+def complete(entry, where, defaults, models):
     """Return one entry with all its keys but image; raise AnsibleFilterError on what it can't be."""
     if not NAME.fullmatch(str(entry.get("name", ""))):
         raise AnsibleFilterError(
@@ -125,7 +146,8 @@ def complete(entry, where, defaults):
     if broken:  # what they hold may be a secret
         raise AnsibleFilterError(f"{where}: {', '.join(broken)} must be of one line.")
     environment = {f"IOPAINT_{name.upper()}": text(value) for name, value in options.items() if value is not None}
-    cpu_allowed = environment.get("IOPAINT_FLEET_REQUIRE_GPU", "true").lower() in ("false", "0", "no", "off")
+    cpu_allowed = environment.get("IOPAINT_FLEET_REQUIRE_GPU", "true").lower() in OFF
+    writable = instance.get("models_writable")
     name, port, address = str(instance["name"]), int(instance["port"]), instance["bind_address"]
     return {
         **instance,
@@ -133,15 +155,16 @@ def complete(entry, where, defaults):
         "port": port,
         "auto": instance.get("devices") == devices.AUTO,
         "cpu_allowed": cpu_allowed,
+        "models_writable": writes_models(instance, environment, models) if writable is None else writable,
         "url": f"http://{reached_at(address)}:{port}",
         "published": {"address": address, "port": port, "project": f"iopaint-{name}"},
         "environment": {"IOPAINT_MODEL": instance["model"], **mirrors(instance, defaults, where), **environment},
     }
 
 
-def instances(wanted, defaults, images=None, gpus=None):
+def instances(wanted, defaults, images=None, gpus=None, models=()):
     """Return the completed entries; raise AnsibleFilterError with the entry's place on what is wrong."""
-    done = [complete(entry, where, defaults) for where, entry in devices.expand(wanted, gpus)]
+    done = [complete(entry, where, defaults, models) for where, entry in devices.expand(wanted, gpus)]
     for key in ("name", "port"):
         values = [instance[key] for instance in done]
         twice = sorted({str(value) for value in values if values.count(value) > 1})
@@ -191,6 +214,7 @@ def instance_releases(wanted, layout, common):
             f"{variant}_PORT": published["port"],
             "BIND_ADDRESS": published["address"],
             "OUTPUTS": f"{layout['data']}/outputs/{instance['name']}",
+            "MODELS_ACCESS": "rw" if instance["models_writable"] else "ro",
             "MEMORY": instance["memory"],
             # So that an operator's own `docker compose` there means the same.
             "COMPOSE_FILE": ":".join(["compose.yaml", "unprivileged.yaml"] + ["devices.yaml"] * (variant == "GPU")),
@@ -221,7 +245,8 @@ def data_folders(wanted, models, data, owner):
 
     wanted: completed instances. models: files as the filter model_files gives them. owner: number of user and group.
     """
-    parents = [str(parent) for model in models for parent in reversed(PurePosixPath(model["path"]).parents)]
+    paths = [f"{CHECKPOINTS}/any", *(model["path"] for model in models)]
+    parents = [str(parent) for path in paths for parent in reversed(PurePosixPath(path).parents)]
     names = ["models", *(f"models/{parent}" for parent in parents if parent != ".")]
     names += [f"outputs/{instance['name']}" for instance in wanted]
     return [{"path": f"{data}/{name}", "owner": int(owner)} for name in dict.fromkeys(names)]

@@ -74,27 +74,14 @@ built:
   returned: success
 """
 
-import hashlib
 import os
 import subprocess
-import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import bundle
+from ansible_collections.iopaint.fleet.plugins.module_utils import bundle, weights
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
-from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
 
 NOTHING = "Nothing was loaded, and nothing that runs was touched."
-
-
-def has_checksum(path, checksum):
-    """Return whether a file has the checksum, written as ALGORITHM:HEX."""
-    algorithm, _colon, wanted = checksum.partition(":")
-    digest = hashlib.new(algorithm)  # iopaint_models says which
-    with open(path, "rb") as file:
-        for piece in iter(lambda: file.read(bundle.CHUNK), b""):
-            digest.update(piece)
-    return digest.hexdigest() == wanted.lower()
 
 
 class Load:
@@ -120,18 +107,12 @@ class Load:
         """Return the engine's document of an image; a dry run needs no engine."""
         return self.docker.image(name) if self.docker else None
 
-    def path(self, model):
-        """Return the place of a model on the host; nothing outside of the folder of models."""
-        top = os.path.realpath(self.params["models_dir"])
-        path = os.path.realpath(os.path.join(top, model["path"]))
-        if os.path.commonpath([top, path]) != top or path == top:
-            self.fail(f"has a model at {model['path']!r}, which is not below the folder of models")
-        return path
-
     def has(self, model):
         """Return whether the host has a model, with the right checksum."""
-        path = self.path(model)
-        return os.path.isfile(path) and has_checksum(path, model["checksum"])
+        path = model["path"]
+        if os.path.normpath(path) != path or path.startswith(("/", "../")) or path in (".", ".."):
+            self.fail(f"has a model at {path!r}, which is not below the folder of models")
+        return weights.has(self.params["models_dir"], model)
 
     def fail(self, why):
         """Fail the module."""
@@ -165,26 +146,11 @@ class Load:
 
     def place(self, path, model):
         """Put one model in its place in one step."""
-        place, owner = self.path(model), self.params["owner"]
-        missing, above = [], os.path.dirname(place)
-        while not os.path.isdir(above):
-            missing.append(above)
-            above = os.path.dirname(above)
-        for folder in reversed(missing):
-            make_folder(folder)
-            os.chown(folder, owner, owner)
-        descriptor, candidate = tempfile.mkstemp(prefix=".iopaint-", dir=os.path.dirname(place))
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                bundle.copy_member(path, self.module.get_bin_path, bundle.MODELS + model["path"], file)
-            if not has_checksum(candidate, model["checksum"]):
-                raise bundle.BundleError(f"{model['path']} in it has not the checksum {model['checksum']} of iopaint_models")
-            os.chmod(candidate, 0o644)  # the containers' user reads it
-            os.chown(candidate, owner, owner)
-            os.replace(candidate, place)
-        except (bundle.BundleError, OSError) as error:
-            os.unlink(candidate)
-            self.fail(f"has a model that can't be put at {place}: {error}")
+            with weights.placing(self.params["models_dir"], model, self.params["owner"]) as stream:
+                bundle.copy_member(path, self.module.get_bin_path, bundle.MODELS + model["path"], stream)
+        except (bundle.BundleError, weights.WeightsError, OSError) as error:
+            self.fail(f"has a model that can't be put at {self.params['models_dir']}/{model['path']}: {error}")
 
     def load(self, path, verified):
         """Stream the images that are missing to the engine."""
