@@ -4,51 +4,16 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import re
 
 from ansible_collections.iopaint.fleet.plugins.module_utils import files
+from ansible_collections.iopaint.fleet.plugins.module_utils.checksums import Checked, has_checksum
 
-CHUNK = 2**20
 MODE = 0o644  # the containers' user reads them
 
 
 class WeightsError(Exception):
     """What is wrong with weights, for the person who has to do something about it."""
-
-
-class Checked:
-    """A stream that compares what passes with a checksum, written as ALGORITHM:HEX."""
-
-    def __init__(self, stream, checksum):
-        """Take both."""
-        algorithm, _colon, wanted = checksum.partition(":")
-        self.stream, self.wanted = stream, re.sub(r"\W", "", wanted).lower()  # as get_url reads it
-        self.digest = hashlib.new(algorithm)  # iopaint_models says which
-
-    def read(self, length):
-        """Return the next piece."""
-        piece = self.stream.read(length)
-        self.digest.update(piece)
-        return piece
-
-    def write(self, piece):
-        """Write a piece."""
-        self.digest.update(piece)
-        return self.stream.write(piece)
-
-    def is_right(self):
-        """Return whether all that has passed has the checksum."""
-        return self.digest.hexdigest() == self.wanted
-
-
-def has_checksum(stream, checksum):
-    """Return whether the rest of a stream has the checksum."""
-    checked = Checked(stream, checksum)
-    while checked.read(CHUNK):
-        pass
-    return checked.is_right()
 
 
 @contextlib.contextmanager

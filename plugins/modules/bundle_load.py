@@ -11,6 +11,7 @@ version_added: 0.1.0
 description:
   - Without O(path) it only looks. Where something is missing RV(needs) names it, and the archive has to be brought to the host.
   - With O(path) the archive is read to its end and every checksum compared before anything is loaded or placed.
+  - The engine gets no other names than those of O(images), and these have to be names that a build of this collection gives.
 options:
   path:
     description: The archive on the host.
@@ -19,6 +20,10 @@ options:
     description: What the user knows the archive by, for messages.
     type: str
     default: iopaint_image_bundle
+  checksum:
+    description: Checksum of the archive, as V(sha256:…); empty for none.
+    type: str
+    default: ""
   images:
     description: The images that the host is to have, as M(iopaint.fleet.bundle_info) gives them.
     type: list
@@ -90,6 +95,9 @@ class Load:
     def __init__(self, module):
         """Look at the host."""
         self.module, self.params = module, module.params
+        foreign = bundle.foreign_names(self.params["images"])
+        if foreign:
+            self.fail(f"has images that are not of this collection: {', '.join(foreign)}")
         self.docker = None if module.check_mode and not module.get_bin_path("docker") else Docker(module)
         self.images = [image for image in self.params["images"] if self.image(image["image"]) is None]
         self.models = [model for model in self.params["models"] if not self.has(model)]
@@ -136,9 +144,13 @@ class Load:
         path, find = self.params["path"], self.module.get_bin_path
         self.check_disk()
         try:
+            bundle.compare(path, self.params["checksum"])
             verified = bundle.verify(path, find)
         except bundle.BundleError as error:
             self.fail(f"is damaged: {error}. Copy it anew, or make it anew by playbooks/bundle.yml")
+        names = [image["tags"] for image in verified.manifest["images"]]
+        if any(image["tags"] not in names for image in self.images):
+            self.fail("is another one than at the beginning of the play. Run the play again")
         for model in self.models:
             self.place(path, model)
         if self.images:
@@ -163,6 +175,9 @@ class Load:
                 process.stdin.close()
             except BrokenPipeError:
                 pass  # it says why
+            except bundle.BundleError as error:
+                process.kill()
+                self.fail(f"can't be loaded: {error}")
             out, err = process.stdout.read(), process.stderr.read()
         said = (err or out).decode(errors="replace").strip()
         absent = [image["image"] for image in self.images if self.image(image["image"]) is None]
@@ -197,6 +212,7 @@ def main():
         argument_spec={
             "path": {"type": "path"},
             "named": {"type": "str", "default": "iopaint_image_bundle"},
+            "checksum": {"type": "str", "default": ""},
             "images": {"type": "list", "elements": "dict", "required": True},
             "held": {"type": "list", "elements": "dict", "default": []},
             "models": {"type": "list", "elements": "dict", "default": []},

@@ -94,6 +94,7 @@ import stat
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import files, weights
+from ansible_collections.iopaint.fleet.plugins.module_utils.checksums import CHUNK, has_checksum
 
 
 def staged(params, model):
@@ -105,7 +106,7 @@ def is_right(module, model):
     """Return whether the weights are there, and whether they lack owner or mode, which are then set."""
     owner = module.params["owner"]
     with weights.opened(module.params["models_dir"], model) as stream:
-        if stream is None or not weights.has_checksum(stream, model["checksum"]):
+        if stream is None or not has_checksum(stream, model["checksum"]):
             return False, False
         status = os.fstat(stream.fileno())
         if (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (owner, owner, weights.MODE):
@@ -145,7 +146,7 @@ def placed(module):
                     files.regular(folder, name) as source,
                     weights.placing(params["models_dir"], model, params["owner"]) as target,
                 ):
-                    shutil.copyfileobj(source, target, weights.CHUNK)
+                    shutil.copyfileobj(source, target, CHUNK)
         shutil.rmtree(params["staging"])
     written = [model["path"] for model in params["models"]]
     return {"changed": bool(written), "written": written}

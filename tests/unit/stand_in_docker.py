@@ -73,6 +73,18 @@ if argv[:2] == ["buildx", "bake"]:
     for name in () if state.get("release") else os.environ["TAGS"].split(","):
         images[name] = {"Id": f"sha256:built-{name}", "Size": 4000}
     end(0, "", "#1 building\n#2 done\n")
+if argv[0] == "create":
+    if state.get("create_error"):
+        end(1, "", state["create_error"])
+    state["created"] = state.get("created", []) + ["c1"]
+    end(0, "c1\n")
+if argv[0] == "cp":
+    with open(1, "wb") as out:
+        out.write(state["copied"])  # the archive that the engine would send
+    end()
+if argv[0] == "rm":
+    state["created"] = [name for name in state["created"] if name != argv[-1]]
+    end()
 if argv[0] == "run" and argv[-1] == "check":
     if state.get("run_error"):
         end(125, "", state["run_error"])
