@@ -61,9 +61,9 @@ _value:
     - C(url) (where the host reaches it) and C(published) (C(address), C(port) and compose C(project)).
     - C(auto), whether it stands for one instance per GPU, whose number is not known yet.
     - C(cpu_allowed), whether a GPU instance may run without its GPU (option C(fleet_require_gpu) is false).
-    - C(models_writable), whether it may write to the folder of models. By default it may where C(models) lacks the one that it starts
-      with, where an option switches a plugin on, and where C(models) has checkpoints of Stable Diffusion, beside which IOPaint
-      writes an index.
+    - C(models_writable), whether it may write to the folder of models. By default it may where C(models) lacks the one that it
+      starts with, where an option switches a plugin on, and where C(models) has checkpoints of Stable Diffusion, beside which
+      IOPaint writes an index.
     - C(environment), the options of IOPaint as C(IOPAINT_*) variables, and mirrors of models by the names that it reads.
   type: list
   elements: dict
@@ -116,7 +116,7 @@ def mirrors(instance, defaults, where):
 
 
 def writes_models(instance, environment, models):
-    """Return whether IOPaint writes to the folder of models with these options. models: files as the filter model_files gives them."""
+    """Return whether IOPaint writes to the folder of models with these options. models: as the filter model_files gives them."""
     plugins = [text for name, text in environment.items() if name.startswith(PLUGIN) and text.lower() not in OFF]
     provided = {model["name"] for model in models} & set(KNOWN)  # others may have more files than one
     own = instance["model"] not in {"cv2", *provided}

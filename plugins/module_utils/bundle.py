@@ -30,7 +30,7 @@ MANIFEST, SUMS, IMAGES, MODELS, COMPOSE = "bundle.json", "SHA256SUMS", "images/"
 SAVED = f"{IMAGES}manifest.json"
 MOST_TEXT = 16 * 2**20  # of members that are read whole
 CHUNK = 2**20
-# The files of an image that `docker load` is given. A tar with others, such as index.json, could name images that nobody asked for.
+# What `docker load` is given of an image. A tar with other files, such as index.json, could name images that nobody asked for.
 PARTS = re.compile(r"blobs/sha256/[0-9a-f]{64}|[0-9a-f]{64}[.]json|[^/]+/layer[.]tar")
 COMPRESSIONS = {"zstd": (b"\x28\xb5\x2f\xfd", ["-q", "-3", "-T2"]), "gzip": (b"\x1f\x8b", ["-n", "-1"])}
 SUFFIXES = {"zstd": "zst", "gzip": "gz"}

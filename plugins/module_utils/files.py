@@ -1,8 +1,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Folders with a mode that no umask changes; files, written in one step or not at all; who holds a file.
 
-Root also works in folders that a container or another user can write. There a name may stand for another thing the next time it is
-used, so `folder` and `below` open every folder from the one above it, and whatever follows goes by the open folder.
+Root also works in folders that a container or another user can write. There a name may stand for another thing the next time it
+is used, so `folder` and `below` open every folder from the one above it, and whatever follows goes by the open folder.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ version_added: 0.1.0
 description:
   - Reads only the beginning of the archive; the module M(iopaint.fleet.bundle_load) compares the checksums of the whole before
     it loads anything.
-  - An archive whose images have other names than a build of this collection gives is refused, so that it replaces none of the host's.
+  - An archive whose images have other names than a build of this collection gives is refused, so that it replaces no other image.
   - Runs on the control node (C(delegate_to=localhost)).
 options:
   path:

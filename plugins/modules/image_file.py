@@ -10,8 +10,8 @@ short_description: Copies a file out of an image without running the image
 version_added: 0.1.0
 description:
   - Makes a container that is never started, and reads the file from it as C(docker cp) does. No other module does so.
-  - The image decides nothing but the file's content. A link, a folder or a device in its place fails the module, and so does a file
-    larger than O(max_size). Owner and mode are those of this module.
+  - The image decides nothing but the file's content. A link, a folder or a device in its place fails the module, and so does a
+    file larger than O(max_size). Owner and mode are those of this module.
 options:
   image:
     description: Name of the image.

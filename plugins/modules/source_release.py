@@ -11,8 +11,8 @@ version_added: 0.1.0
 description:
   - The target C(release) of the bake file fetches it, so that nothing has to be installed on the host.
   - A folder that holds a release is left as it is.
-  - What the build writes stays in a folder that only root can enter until owners and modes are those of this module, as it may hold
-    a program with set-user-ID. Then it takes its place in one step.
+  - What the build writes stays in a folder that only root can enter until owners and modes are those of this module, as it may
+    hold a program with set-user-ID. Then it takes its place in one step.
 options:
   recipe:
     description: Folder C(docker/) of the collection, on the host.

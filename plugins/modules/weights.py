@@ -23,7 +23,7 @@ options:
     choices: [listed, placed]
     required: true
   models:
-    description: The weights, each with C(name), C(path) below O(models_dir) and C(checksum), as the filter C(model_files) gives them.
+    description: The weights, each with C(name), C(path) below O(models_dir) and C(checksum), as of the filter C(model_files).
     type: list
     elements: dict
     required: true

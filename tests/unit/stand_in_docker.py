@@ -81,7 +81,7 @@ if argv[:2] == ["buildx", "bake"]:
 if argv[0] == "create":
     if state.get("create_error"):
         end(1, "", state["create_error"])
-    state["created"] = state.get("created", []) + ["c1"]
+    state["created"] = [*state.get("created", []), "c1"]
     end(0, "c1\n")
 if argv[0] == "cp":
     with open(1, "wb") as out:

@@ -235,7 +235,10 @@ def test_an_archive_of_another_image_is_named(run, engine, tmp_path):
 def test_an_archive_replaces_no_other_image_of_the_host(run, engine, tmp_path, names, lists):
     engine.have("postgres:16")
     message = run(archive=saved(tmp_path / "base.tar", names, **lists), failed=True)["msg"]
-    assert f"Besides the base image {NAME} (iopaint_image_base), the archive (iopaint_image_base_archive) holds postgres:16" in message
+    assert (
+        f"Besides the base image {NAME} (iopaint_image_base), the archive (iopaint_image_base_archive) holds postgres:16"
+        in message
+    )
     assert "Nothing was loaded." in message
     assert engine.ids == {"postgres:16": "sha256:postgres:16"}
 
@@ -249,7 +252,9 @@ def test_the_names_of_a_compressed_archive_are_read(run, engine, tmp_path, compr
     assert "holds postgres:16" in run(archive=path, failed=True)["msg"]
 
 
-@pytest.mark.parametrize("lists", [{"manifest.json": b"{"}, {"manifest.json": [1]}, {"index.json": [1]}, {"repositories": {"a": 1}}])
+@pytest.mark.parametrize(
+    "lists", [{"manifest.json": b"{"}, {"manifest.json": [1]}, {"index.json": [1]}, {"repositories": {"a": 1}}]
+)
 def test_an_archive_that_can_t_be_read_is_said(run, engine, tmp_path, lists):
     message = run(archive=saved(tmp_path / "base.tar", [NAME], **lists), failed=True)["msg"]
     assert "can't be had from the archive (iopaint_image_base_archive): it can't be read" in message

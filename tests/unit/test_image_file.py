@@ -79,7 +79,9 @@ def test_mode_and_owner_are_not_the_image_s(run, engine, tmp_path):
 def test_anything_else_is_refused_and_nothing_is_left(run, engine, tmp_path, copied, why):
     engine.set(copied=copied)
     message = run(failed=True, max_size=10000)["msg"]
-    assert message.startswith(f"/photo.png of the image evil:latest could not be copied to {tmp_path}/instances/photo.png: {why}. ")
+    assert message.startswith(
+        f"/photo.png of the image evil:latest could not be copied to {tmp_path}/instances/photo.png: {why}. "
+    )
     assert not list((tmp_path / "instances").iterdir())
     assert engine.state["created"] == []
 
