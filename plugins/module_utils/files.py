@@ -137,6 +137,17 @@ def folder(path, make=False):
 
 
 @contextlib.contextmanager
+def present(path):
+    """Open a folder as `folder` does, or yield None where it is missing."""
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(folder(path))
+        except FileNotFoundError:
+            found = None
+        yield found
+
+
+@contextlib.contextmanager
 def below(top, path, make=False, owner=None):
     """Open a folder below an open one; no link is followed. path: relative, "" for the open one itself.
 

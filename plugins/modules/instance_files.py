@@ -77,7 +77,6 @@ written:
   returned: success
 """
 
-import contextlib
 import os
 import re
 import stat
@@ -93,17 +92,6 @@ def read(folder, name):
             return stream.read().decode(errors="replace"), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
     except OSError:
         return None, None
-
-
-@contextlib.contextmanager
-def present(path):
-    """Open a folder, or yield None where it is missing."""
-    with contextlib.ExitStack() as stack:
-        try:
-            found = stack.enter_context(files.folder(path))
-        except FileNotFoundError:
-            found = None
-        yield found
 
 
 def is_owned(folder, owner):
@@ -125,7 +113,7 @@ def difference(path, item, before, modes):
 def ensure(module, wanted):
     """See that one folder is as wanted; return path and differences of it and of each file as it is written."""
     path, owner = wanted["path"], wanted["owner"]
-    with present(path) as found:
+    with files.present(path) as found:
         right = found is not None and is_owned(found, owner)
     if not right:
         if not module.check_mode:
@@ -133,7 +121,7 @@ def ensure(module, wanted):
                 if owner is not None:
                     os.fchown(made, owner, owner)
         yield path, []
-    with present(path) as found:
+    with files.present(path) as found:
         for item in wanted["files"]:
             yield from ensure_file(module, found, path, item)
 

@@ -69,6 +69,13 @@ def test_links_that_root_made_are_followed(tmp_path):
     assert opened(tmp_path / "relative" / "new", make=True) == f"{tmp_path}/disk/new"
 
 
+def test_a_missing_folder_is_none_and_an_error_of_the_work_in_one_is_handed_on(tmp_path):
+    with files.present(tmp_path / "none") as found:
+        assert found is None
+    with pytest.raises(FileNotFoundError, match="gone"), files.present(tmp_path):
+        raise FileNotFoundError("gone")
+
+
 def test_links_in_a_circle_are_an_error(tmp_path):
     (tmp_path / "one").symlink_to("other")
     (tmp_path / "other").symlink_to("one")
