@@ -48,7 +48,7 @@ author: iopaint.fleet contributors (@iopaint)
 
 EXAMPLES = r"""
 - name: Check which weights are missing
-  iopaint.fleet.weights: &weights
+  iopaint.fleet.weights:
     state: listed
     models: "{{ iopaint_models | iopaint.fleet.model_files }}"
     models_dir: /var/lib/iopaint/models
@@ -65,9 +65,10 @@ EXAMPLES = r"""
 
 - name: Put the weights in their place
   iopaint.fleet.weights:
-    <<: *weights
     state: placed
     models: "{{ weights.missing }}"
+    models_dir: /var/lib/iopaint/models
+    staging: /opt/iopaint/instances/.weights
 """
 
 RETURN = r"""
