@@ -167,7 +167,7 @@ def main():
     )
     try:
         result = {"listed": listed, "placed": placed}[module.params["state"]](module)
-    except (OSError, weights.WeightsError) as error:
+    except (OSError, ValueError, weights.WeightsError) as error:  # ValueError: a checksum of an unknown algorithm
         module.fail_json(
             msg=f"Weights of iopaint_models could not be put into {module.params['models_dir']} (iopaint_data_dir): {error}. "
             "No instance was touched."

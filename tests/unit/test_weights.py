@@ -88,6 +88,13 @@ def test_a_download_with_another_checksum_is_not_put_in_its_place(run, download,
     assert [path.name for path in place.parent.iterdir()] == ["big-lama.pt"]
 
 
+def test_an_unknown_algorithm_is_said(run, place):
+    place.write_bytes(CONTENT)
+    message = run("listed", {**LAMA, "checksum": "sha257:0123"}, failed=True)["msg"]
+    assert "could not be put into" in message
+    assert "unsupported hash type sha257" in message
+
+
 def test_check_mode_writes_nothing(run, tmp_path):
     result = run("listed", LAMA, check=True)
     assert (result["changed"], result["staging"], len(result["missing"])) == (True, False, 1)
