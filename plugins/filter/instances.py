@@ -8,6 +8,7 @@ import re
 from pathlib import PurePosixPath
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.iopaint.fleet.plugins.filter.model_files import KNOWN
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import reached_at
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import devices
 
@@ -20,6 +21,10 @@ OWN_OPTIONS = {
     "output_dir": "iopaint_data_dir",
 }
 HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*")
+OFF = ("false", "0", "no", "off")
+PLUGIN = "IOPAINT_ENABLE_"  # begins the options that switch on plugins, which download their own weights
+INDEXED = ("stable_diffusion/", "stable_diffusion_xl/")
+CHECKPOINTS = "torch/hub/checkpoints"  # which IOPaint makes where it is missing, whatever its model is
 MODEL_MIRROR = re.compile(r"[A-Z][A-Z0-9_]*_MODEL_(URL|MD5)")
 
 
@@ -75,7 +80,15 @@ def guard(limits, where):
     }
 
 
-def complete(entry, where, defaults):
+def writes_models(instance, environment, models):
+    """Return whether IOPaint writes to the folder of models with these options. models: as the filter model_files gives them."""
+    plugins = [text for name, text in environment.items() if name.startswith(PLUGIN) and text.lower() not in OFF]
+    provided = {model["name"] for model in models} & set(KNOWN)  # others may have more files than one
+    own = instance["model"] not in {"cv2", *provided}
+    return bool(own or plugins or any(model["path"].startswith(INDEXED) for model in models))
+
+
+def complete(entry, where, defaults, models):
     """Return one entry with all its keys but image; raise AnsibleFilterError on what it can't be."""
     if not NAME.fullmatch(str(entry.get("name", ""))):
         raise AnsibleFilterError(
@@ -98,7 +111,8 @@ def complete(entry, where, defaults):
     if broken:  # what they hold may be a secret
         raise AnsibleFilterError(f"{where}: {', '.join(broken)} must be of one line.")
     environment = {f"IOPAINT_{name.upper()}": text(value) for name, value in options.items() if value is not None}
-    cpu_allowed = environment.get("IOPAINT_FLEET_REQUIRE_GPU", "true").lower() in ("false", "0", "no", "off")
+    cpu_allowed = environment.get("IOPAINT_FLEET_REQUIRE_GPU", "true").lower() in OFF
+    writable = instance.get("models_writable")
     name, port, address = str(instance["name"]), int(instance["port"]), instance["bind_address"]
     return {
         **instance,
@@ -106,6 +120,7 @@ def complete(entry, where, defaults):
         "port": port,
         "auto": instance.get("devices") == devices.AUTO,
         "cpu_allowed": cpu_allowed,
+        "models_writable": writes_models(instance, environment, models) if writable is None else writable,
         "url": f"http://{reached_at(address)}:{port}",
         "published": {"address": address, "port": port, "project": f"iopaint-{name}"},
         "environment": {
@@ -117,9 +132,9 @@ def complete(entry, where, defaults):
     }
 
 
-def instances(wanted, defaults, images=None, gpus=None):
+def instances(wanted, defaults, images=None, gpus=None, models=()):
     """Return the completed entries; raise AnsibleFilterError with the entry's place on what is wrong."""
-    done = [complete(entry, where, defaults) for where, entry in devices.expand(wanted, gpus)]
+    done = [complete(entry, where, defaults, models) for where, entry in devices.expand(wanted, gpus)]
     for key in ("name", "port"):
         values = [instance[key] for instance in done]
         twice = sorted({str(value) for value in values if values.count(value) > 1})
@@ -169,6 +184,7 @@ def instance_releases(wanted, layout, common):
             f"{variant}_PORT": published["port"],
             "BIND_ADDRESS": published["address"],
             "OUTPUTS": f"{layout['data']}/outputs/{instance['name']}",
+            "MODELS_ACCESS": "rw" if instance["models_writable"] else "ro",
             "MEMORY": instance["memory"],
             # So that an operator's own `docker compose` there means the same.
             "COMPOSE_FILE": ":".join(["compose.yaml", "unprivileged.yaml"] + ["devices.yaml"] * (variant == "GPU")),
@@ -199,7 +215,8 @@ def data_folders(wanted, models, data, owner):
 
     wanted: completed instances. models: files as the filter model_files gives them. owner: number of user and group.
     """
-    parents = [str(parent) for model in models for parent in reversed(PurePosixPath(model["path"]).parents)]
+    paths = [f"{CHECKPOINTS}/any", *(model["path"] for model in models)]
+    parents = [str(parent) for path in paths for parent in reversed(PurePosixPath(path).parents)]
     names = ["models", *(f"models/{parent}" for parent in parents if parent != ".")]
     names += [f"outputs/{instance['name']}" for instance in wanted]
     return [{"path": f"{data}/{name}", "owner": int(owner)} for name in dict.fromkeys(names)]

@@ -17,16 +17,21 @@ import hashlib
 import io
 import json
 import posixpath
+import re
 import shutil
 import subprocess
 import tarfile
 from typing import NamedTuple
+
+from ansible_collections.iopaint.fleet.plugins.module_utils.checksums import has_checksum
 
 SCHEMA = 1
 MANIFEST, SUMS, IMAGES, MODELS, COMPOSE = "bundle.json", "SHA256SUMS", "images/", "models/", "docker/compose.yaml"
 SAVED = f"{IMAGES}manifest.json"
 MOST_TEXT = 16 * 2**20  # of members that are read whole
 CHUNK = 2**20
+# What `docker load` is given of an image. A tar with other files, such as index.json, could name images that nobody asked for.
+PARTS = re.compile(r"blobs/sha256/[0-9a-f]{64}|[0-9a-f]{64}[.]json|[^/]+/layer[.]tar")
 COMPRESSIONS = {"zstd": (b"\x28\xb5\x2f\xfd", ["-q", "-3", "-T2"]), "gzip": (b"\x1f\x8b", ["-n", "-1"])}
 SUFFIXES = {"zstd": "zst", "gzip": "gz"}
 
@@ -157,6 +162,21 @@ def compression_of(path):
     raise BundleError(f"it is no bundle: its first bytes ({start.hex() or 'none'}) are those of neither zstd nor gzip")
 
 
+def compare(path, checksum):
+    """Raise BundleError where an archive has not a checksum, written as ALGORITHM:HEX; an empty one is not compared."""
+    if not checksum:
+        return
+    try:
+        with open(path, "rb") as file:
+            right = has_checksum(file, checksum)
+    except OSError as error:
+        raise BundleError(f"it can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise BundleError(f"iopaint_image_bundle_checksum is {checksum!r}, and has to be like sha256:0123…") from error
+    if not right:
+        raise BundleError(f"it has not the checksum {checksum} (iopaint_image_bundle_checksum)")
+
+
 @contextlib.contextmanager
 def members(path, find):
     """Return the members of an archive one after the other, as (TarInfo, stream); raise BundleError on what is wrong with it.
@@ -226,6 +246,12 @@ def manifest_of(path, find):
     raise BundleError("it holds nothing")
 
 
+def foreign_names(images):
+    """Return the names of images in a manifest that a build of this collection does not give."""
+    names = [(name, image["variant"]) for image in images for name in [image["image"], *image["tags"]]]
+    return sorted(name for name, variant in names if not re.fullmatch(rf"iopaint:{re.escape(variant)}-[A-Za-z0-9_.-]+", name))
+
+
 class Verified(NamedTuple):
     """An archive whose checksums are right."""
 
@@ -272,6 +298,9 @@ def copy_images(path, find, verified, names, out):
             chosen.append({**image, "RepoTags": tags})
     needed = {IMAGES + posixpath.normpath(file) for image in chosen for file in [image["Config"], *image["Layers"]]}
     needed |= {verified.links[name] for name in needed & set(verified.links)}
+    strange = sorted(name for name in needed if not PARTS.fullmatch(name[len(IMAGES) :]))
+    if strange:
+        raise BundleError(f"{', '.join(strange)} is no part of an image")
     with members(path, find) as found, tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         text = json.dumps(chosen).encode()
         head = tarfile.TarInfo("manifest.json")

@@ -9,6 +9,8 @@ import re
 import subprocess
 
 VARIABLE = re.compile(r'^variable "(\w+)" \{ default = "(.*?)" \}', re.MULTILINE)
+# Of every container that a module makes to ask something: an image is not trusted.
+NO_RIGHTS = ("--pull=never", "--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 FROM_THE_PLAY = ("CACHE_FROM", "CACHE_TO")  # a task's own environment sets these two
 
 

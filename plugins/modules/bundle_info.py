@@ -11,6 +11,7 @@ version_added: 1.0.0
 description:
   - Reads only the beginning of the archive; the module M(iopaint.fleet.bundle_load) compares the checksums of the whole before
     it loads anything.
+  - An archive whose images have other names than a build of this collection gives is refused, so that it replaces no other image.
   - Runs on the control node (C(delegate_to=localhost)).
 options:
   path:
@@ -22,6 +23,10 @@ options:
     type: list
     elements: str
     default: []
+  checksum:
+    description: Checksum of the archive, as V(sha256:…), which is compared before anything of it is read; empty for none.
+    type: str
+    default: ""
 attributes:
   check_mode:
     support: full
@@ -61,15 +66,23 @@ def main():
         argument_spec={
             "path": {"type": "path", "required": True},
             "variants": {"type": "list", "elements": "str", "default": []},
+            "checksum": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
     path, wanted = module.params["path"], module.params["variants"]
     try:
+        bundle.compare(path, module.params["checksum"])
         manifest = bundle.manifest_of(path, module.get_bin_path)
     except bundle.BundleError as error:
         module.fail_json(
             msg=f"The bundle {path} (iopaint_image_bundle) can't be used: {error}. "
+            "Name one that playbooks/bundle.yml made. Nothing was changed."
+        )
+    foreign = bundle.foreign_names(manifest["images"])
+    if foreign:
+        module.fail_json(
+            msg=f"The bundle {path} (iopaint_image_bundle) has images that are not of this collection: {', '.join(foreign)}. "
             "Name one that playbooks/bundle.yml made. Nothing was changed."
         )
     absent = sorted(set(wanted) - {image["variant"] for image in manifest["images"]})

@@ -11,6 +11,7 @@ version_added: 1.0.0
 description:
   - Without O(path) it only looks. Where something is missing RV(needs) names it, and the archive has to be brought to the host.
   - With O(path) the archive is read to its end and every checksum compared before anything is loaded or placed.
+  - The engine gets no other names than those of O(images), and these have to be names that a build of this collection gives.
 options:
   path:
     description: The archive on the host.
@@ -19,6 +20,10 @@ options:
     description: What the user knows the archive by, for messages.
     type: str
     default: iopaint_image_bundle
+  checksum:
+    description: Checksum of the archive, as V(sha256:…); empty for none.
+    type: str
+    default: ""
   images:
     description: The images that the host is to have, as M(iopaint.fleet.bundle_info) gives them.
     type: list
@@ -74,26 +79,14 @@ built:
   returned: success
 """
 
-import hashlib
 import os
-import tempfile
+import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import bundle
+from ansible_collections.iopaint.fleet.plugins.module_utils import bundle, weights
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
-from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
 
 NOTHING = "Nothing was loaded, and nothing that runs was touched."
-
-
-def has_checksum(path, checksum):
-    """Return whether a file has the checksum, written as ALGORITHM:HEX."""
-    algorithm, _colon, wanted = checksum.partition(":")
-    digest = hashlib.new(algorithm)  # iopaint_models says which
-    with open(path, "rb") as file:
-        for piece in iter(lambda: file.read(bundle.CHUNK), b""):
-            digest.update(piece)
-    return digest.hexdigest() == wanted.lower()
 
 
 class Load:
@@ -102,6 +95,9 @@ class Load:
     def __init__(self, module):
         """Look at the host."""
         self.module, self.params = module, module.params
+        foreign = bundle.foreign_names(self.params["images"])
+        if foreign:
+            self.fail(f"has images that are not of this collection: {', '.join(foreign)}")
         self.docker = None if module.check_mode and not module.get_bin_path("docker") else Docker(module)
         self.images = [image for image in self.params["images"] if self.image(image["image"]) is None]
         self.models = [model for model in self.params["models"] if not self.has(model)]
@@ -119,18 +115,12 @@ class Load:
         """Return the engine's document of an image; a dry run needs no engine."""
         return self.docker.image(name) if self.docker else None
 
-    def path(self, model):
-        """Return the place of a model on the host; nothing outside of the folder of models."""
-        top = os.path.realpath(self.params["models_dir"])
-        path = os.path.realpath(os.path.join(top, model["path"]))
-        if os.path.commonpath([top, path]) != top or path == top:
-            self.fail(f"has a model at {model['path']!r}, which is not below the folder of models")
-        return path
-
     def has(self, model):
         """Return whether the host has a model, with the right checksum."""
-        path = self.path(model)
-        return os.path.isfile(path) and has_checksum(path, model["checksum"])
+        path = model["path"]
+        if os.path.normpath(path) != path or path.startswith(("/", "../")) or path in (".", ".."):
+            self.fail(f"has a model at {path!r}, which is not below the folder of models")
+        return weights.has(self.params["models_dir"], model)
 
     def fail(self, why):
         """Fail the module."""
@@ -154,9 +144,13 @@ class Load:
         path, find = self.params["path"], self.module.get_bin_path
         self.check_disk()
         try:
+            bundle.compare(path, self.params["checksum"])
             verified = bundle.verify(path, find)
         except bundle.BundleError as error:
             self.fail(f"is damaged: {error}. Copy it anew, or make it anew by playbooks/bundle.yml")
+        names = [image["tags"] for image in verified.manifest["images"]]
+        if any(image["tags"] not in names for image in self.images):
+            self.fail("is another one than at the beginning of the play. Run the play again")
         for model in self.models:
             self.place(path, model)
         if self.images:
@@ -164,26 +158,11 @@ class Load:
 
     def place(self, path, model):
         """Put one model in its place in one step."""
-        place, owner = self.path(model), self.params["owner"]
-        missing, above = [], os.path.dirname(place)
-        while not os.path.isdir(above):
-            missing.append(above)
-            above = os.path.dirname(above)
-        for folder in reversed(missing):
-            make_folder(folder)
-            os.chown(folder, owner, owner)
-        descriptor, candidate = tempfile.mkstemp(prefix=".iopaint-", dir=os.path.dirname(place))
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                bundle.copy_member(path, self.module.get_bin_path, bundle.MODELS + model["path"], file)
-            if not has_checksum(candidate, model["checksum"]):
-                raise bundle.BundleError(f"{model['path']} in it has not the checksum {model['checksum']} of iopaint_models")
-            os.chmod(candidate, 0o644)  # the containers' user reads it
-            os.chown(candidate, owner, owner)
-            os.replace(candidate, place)
-        except (bundle.BundleError, OSError) as error:
-            os.unlink(candidate)
-            self.fail(f"has a model that can't be put at {place}: {error}")
+            with weights.placing(self.params["models_dir"], model, self.params["owner"]) as stream:
+                bundle.copy_member(path, self.module.get_bin_path, bundle.MODELS + model["path"], stream)
+        except (bundle.BundleError, weights.WeightsError, OSError) as error:
+            self.fail(f"has a model that can't be put at {self.params['models_dir']}/{model['path']}: {error}")
 
     def load(self, path, verified):
         """Stream the images that are missing to the engine."""
@@ -194,6 +173,9 @@ class Load:
                 process.stdin.close()
             except BrokenPipeError:
                 pass  # it says why
+            except bundle.BundleError as error:
+                process.kill()
+                self.fail(f"can't be loaded: {error}")
             out, err = process.stdout.read(), process.stderr.read()
         said = (err or out).decode(errors="replace").strip()
         absent = [image["image"] for image in self.images if self.image(image["image"]) is None]
@@ -228,6 +210,7 @@ def main():
         argument_spec={
             "path": {"type": "path"},
             "named": {"type": "str", "default": "iopaint_image_bundle"},
+            "checksum": {"type": "str", "default": ""},
             "images": {"type": "list", "elements": "dict", "required": True},
             "held": {"type": "list", "elements": "dict", "default": []},
             "models": {"type": "list", "elements": "dict", "default": []},

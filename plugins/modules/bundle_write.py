@@ -82,7 +82,8 @@ import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import bundle
+from ansible_collections.iopaint.fleet.plugins.module_utils import bundle, weights
+from ansible_collections.iopaint.fleet.plugins.module_utils.checksums import Checked
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
 
@@ -105,10 +106,12 @@ def described(module, docker):
             {"variant": variant, "image": built["image"], "id": image["Id"], "size": image["Size"], "tags": tags, **facts}
         )
     for model in sorted(params["models"], key=lambda model: model["path"]):
-        path = os.path.join(params["models_dir"], model["path"])
-        if not os.path.isfile(path):
-            module.fail_json(msg=f"The model {model['name']} of iopaint_models is not at {path} on the host. Fetch it first.")
-        models.append({**{key: model[key] for key in ("name", "path", "checksum")}, "size": os.path.getsize(path)})
+        with weights.opened(params["models_dir"], model) as stream:
+            if stream is None:
+                path = os.path.join(params["models_dir"], model["path"])
+                module.fail_json(msg=f"The model {model['name']} of iopaint_models is not at {path} on the host. Fetch it first.")
+            size = os.fstat(stream.fileno()).st_size
+        models.append({**{key: model[key] for key in ("name", "path", "checksum")}, "size": size})
     compose = hashlib.sha256(params["compose"].encode()).hexdigest()
     return {"schema": bundle.SCHEMA, "images": images, "models": models, "compose": compose}
 
@@ -127,6 +130,17 @@ def save(docker, manifest, writer):
             raise bundle.BundleError(f"docker save failed: {why}")
 
 
+def add(writer, models_dir, model):
+    """Add a model. Containers can write the folder of models: a link in it is not followed, and what was read is compared."""
+    with weights.opened(models_dir, model) as stream:
+        if stream is None:
+            raise bundle.BundleError(f"{model['path']} is not there any more")
+        checked = Checked(stream, model["checksum"])
+        writer.add(bundle.MODELS + model["path"], model["size"], checked)
+        if not checked.is_right():
+            raise bundle.BundleError(f"{model['path']} has not the checksum {model['checksum']} of iopaint_models")
+
+
 def write(module, docker, manifest, path, compression):
     """Write the archive beside its place, then put it there."""
     params = module.params
@@ -137,8 +151,7 @@ def write(module, docker, manifest, path, compression):
         with bundle.compressed(candidate, compression, program) as stream, bundle.Writer(stream, manifest) as writer:
             writer.text(bundle.COMPOSE, params["compose"])
             for model in manifest["models"]:
-                with open(os.path.join(params["models_dir"], model["path"]), "rb") as file:
-                    writer.add(bundle.MODELS + model["path"], model["size"], file)
+                add(writer, params["models_dir"], model)
             save(docker, manifest, writer)
         os.replace(candidate, path)
     except (bundle.BundleError, OSError) as error:

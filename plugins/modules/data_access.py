@@ -12,7 +12,8 @@ description:
   - Older IOPaint images ran as root and left files that the image's user can't overwrite or read.
   - The kernel is asked with the user's own identity, so access control lists and read-only mounts count as well.
   - A file with more than one name may be somebody else's too. It is found, and never handed over.
-  - Links are not followed, except one in the place of a given folder. Links, FIFOs, sockets and devices below it are left alone.
+  - Links are not followed, except one on the way to a given folder that root alone can have put there. Links, FIFOs, sockets and
+    devices below it are left alone.
   - Folders more than 300 levels deep are left alone.
   - C(lost+found) at the top of a folder and temporary files of this collection and of Ansible are no data, and left alone.
   - A given folder itself is not judged, since a deploy hands it over in any case. A missing folder holds nothing to find.
@@ -85,12 +86,12 @@ import stat
 from contextlib import contextmanager
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils import files
 
 EXAMPLES_SHOWN = 5
 DEEPEST = 300  # each level holds an open folder, and a process may have 1,024
 NEEDS = {"read": os.R_OK, "write": os.R_OK | os.W_OK}
 NO_DATA = re.compile(r"[.]ansible_tmp|[.]iopaint-")  # begins the names of files that a play was writing
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
@@ -136,7 +137,7 @@ def hand_over(folder, name, user):
 
     An entry that has become something else meanwhile, and a file with more than one name, is left alone.
     """
-    entry = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    entry = os.open(name, files.OPEN_FILE, dir_fd=folder)
     try:
         found = os.fstat(entry)
         is_folder = stat.S_ISDIR(found.st_mode)
@@ -165,7 +166,7 @@ def walk(folder, place, visit, depth=0):
     for name, is_folder in entries:
         if is_folder and depth < DEEPEST:
             try:
-                inner = os.open(name, DIRECTORY, dir_fd=folder)
+                inner = os.open(name, files.OPEN_FOLDER, dir_fd=folder)
             except OSError:  # gone, or a link by now
                 continue
             try:
@@ -220,19 +221,13 @@ def main():
     for wanted in module.params["folders"]:
         look = Look(module.params["user"], NEEDS["write" if adopt else wanted["access"]], adopt and not module.check_mode)
         try:
-            top = os.open(os.path.realpath(wanted["path"]), DIRECTORY)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            module.fail_json(msg=f"{wanted['path']} (iopaint_data_dir) could not be looked through: {error}")
-        try:
-            walk(top, "", look.visit)
+            with files.present(wanted["path"]) as top:
+                if top is not None:
+                    walk(top, "", look.visit)
         except OSError as error:
             module.fail_json(
                 msg=f"{wanted['path']} (iopaint_data_dir) could not be looked through or handed over: {error}", found=found
             )
-        finally:
-            os.close(top)
         if look.count:
             found.append({**wanted, "count": look.count, "examples": look.examples})
     module.exit_json(changed=bool(adopt and found), found=found)

@@ -87,7 +87,7 @@ import tarfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import gpu
-from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker
 
 REPOSITORY = "iopaint-fleet/gpu-check"
 # What nvidia-smi and the driver's library are linked against, beside what the shell is.
@@ -203,7 +203,7 @@ class Check:
         else:
             visible = ["-e", f"NVIDIA_VISIBLE_DEVICES={name}", "-e", "NVIDIA_DRIVER_CAPABILITIES=utility"]
             grant = ["--runtime", "nvidia", *visible]
-        rc, out, err = self.run("run", "--rm", "--network", "none", *grant, image, "/bin/sh", "-c", SCRIPT)
+        rc, out, err = self.run("run", "--rm", *NO_RIGHTS, *grant, image, "/bin/sh", "-c", SCRIPT)
         nodes, seen = re.findall(r"^node (\S+)$", out, re.MULTILINE), listed(out)
         if rc != 0 and not seen:
             said = f"{err.strip()} {re.sub('(?m)^node .*', '', out).strip()}".strip()

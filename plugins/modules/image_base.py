@@ -28,7 +28,8 @@ options:
     default: bookworm
   archive:
     description:
-      - Archive on the host, as C(docker save) writes it, that holds the image. With it nothing is pulled or bootstrapped.
+      - Archive on the host, as C(docker save) writes it, that holds the image and no other one. With it nothing is pulled
+        or bootstrapped.
       - Where neither the image nor this file is on the host, RV(how) is V(unloaded) and the module does no more.
     type: path
   mirror:
@@ -83,6 +84,7 @@ import os
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils import archives
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import write
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
@@ -163,13 +165,26 @@ def bootstrap(module, docker, name):
 def load(module, docker, name):
     """Load the archive, which has to hold the image of this name; return the image's ID."""
     archive = module.params["archive"]
+    where = "the archive (iopaint_image_base_archive)"
+    rest = f"Name the image that the archive holds, or an archive that `docker save {name}` wrote. Nothing was loaded."
+    try:
+        held = archives.names(archive, module.get_bin_path)
+    except archives.ArchiveError as error:
+        module.fail_json(msg=f"The base image {name} (iopaint_image_base) can't be had from {where}: {error}. {rest}")
+    if archives.short(name) not in held:
+        there = ", ".join(sorted(held)) or "no image with a name"
+        module.fail_json(msg=f"The base image {name} (iopaint_image_base) can't be had from {where}: it holds {there}. {rest}")
+    others = sorted(held - {archives.short(name)})
+    if others:
+        module.fail_json(
+            msg=f"Besides the base image {name} (iopaint_image_base), {where} holds {', '.join(others)}, and would replace what "
+            f"the host has under these names. Name an archive that `docker save {name}` wrote. Nothing was loaded."
+        )
     rc, out, err = docker.run("load", "--quiet", "--input", archive)
     image = docker.image(name)
     if rc != 0 or image is None:
         module.fail_json(
-            msg=f"The base image {name} (iopaint_image_base) can't be had from the archive (iopaint_image_base_archive): "
-            f"docker load says: {(err or out).strip()} Name the image that the "
-            f"archive holds, or an archive that `docker save {name}` wrote."
+            msg=f"The base image {name} (iopaint_image_base) can't be had from {where}: docker load says: {(err or out).strip()}"
         )
     return image["Id"]
 

@@ -11,6 +11,8 @@ version_added: 1.0.0
 description:
   - Each folder is created where it is missing. Each file is replaced in one step, where its content or mode differs.
   - Files that it is not told about stay as they are, and so does the content of a folder whose owner is set.
+  - It also works in folders that a container can write. A link there is not followed and fails the module. A link that root alone
+    can have put in its place, such as a data folder on another disk, is followed.
 options:
   folders:
     description: The folders.
@@ -80,28 +82,22 @@ import re
 import stat
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
+from ansible_collections.iopaint.fleet.plugins.module_utils import files
 
 
-def read(path):
-    """Return a file's text and mode, or (None, None) where there is none."""
+def read(folder, name):
+    """Return text and mode of a file in an open folder, or (None, None) where there is none or something else."""
     try:
-        with open(path, encoding="utf-8", errors="replace", newline="") as stream:
-            return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
-    except FileNotFoundError:
+        with files.regular(folder, name) as stream:
+            return stream.read().decode(errors="replace"), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+    except OSError:
         return None, None
 
 
-def right_folder(path, owner):
-    """Return whether the folder is there and belongs to the owner, where one is given."""
-    return os.path.isdir(path) and (owner is None or os.stat(path).st_uid == os.stat(path).st_gid == owner)
-
-
-def own_folder(path, owner):
-    """Make the folder, and those above it that are missing, for the owner."""
-    make_folder(path)
-    if owner is not None:
-        os.chown(path, owner, owner)
+def is_owned(folder, owner):
+    """Return whether an open folder belongs to the owner, where one is given."""
+    status = os.fstat(folder)
+    return owner is None or status.st_uid == status.st_gid == owner
 
 
 def difference(path, item, before, modes):
@@ -114,20 +110,36 @@ def difference(path, item, before, modes):
     return {"before_header": path, "after_header": path, "before": texts[0], "after": texts[1]}
 
 
-def ensure(module, folder):
+def ensure(module, wanted):
     """See that one folder is as wanted; return path and differences of it and of each file as it is written."""
-    if not right_folder(folder["path"], folder["owner"]):
+    path, owner = wanted["path"], wanted["owner"]
+    with files.present(path) as found:
+        right = found is not None and is_owned(found, owner)
+    if not right:
         if not module.check_mode:
-            own_folder(folder["path"], folder["owner"])
-        yield folder["path"], []
-    for item in folder["files"]:
-        path, mode = os.path.join(folder["path"], item["name"]), int(item["mode"], 8)
-        before, mode_before = read(path)
-        if (before, mode_before) == (item["content"], mode):
-            continue
-        if not module.check_mode:
-            write(path, item["content"], mode)
-        yield path, [difference(path, item, before, (mode_before, mode))]
+            with files.folder(path, make=True) as made:
+                if owner is not None:
+                    os.fchown(made, owner, owner)
+        yield path, []
+    with files.present(path) as found:
+        for item in wanted["files"]:
+            yield from ensure_file(module, found, path, item)
+
+
+def ensure_file(module, found, path, item):
+    """See that one file of a folder is as wanted. found: the open folder, None where check mode has not made it."""
+    place, mode = os.path.join(path, item["name"]), int(item["mode"], 8)
+    before, mode_before = (None, None) if found is None else read(found, item["name"])
+    if (before, mode_before) == (item["content"], mode):
+        return
+    if not module.check_mode:
+        try:
+            with files.replacing(found, item["name"], mode) as stream:
+                stream.write(item["content"].encode())
+        except OSError as error:
+            error.filename, error.filename2 = place, None
+            raise
+    yield place, [difference(place, item, before, (mode_before, mode))]
 
 
 def main():
@@ -148,9 +160,9 @@ def main():
         supports_check_mode=True,
         no_log=True,  # no contents in the host's log
     )
-    files = [item for wanted in module.params["folders"] for item in wanted["files"]]
-    module.no_log_values.update(item["content"] for item in files if item["secret"] and item["content"])
-    odd = sorted({item["mode"] for item in files if not re.fullmatch("[0-7]{3,4}", item["mode"])})
+    items = [item for wanted in module.params["folders"] for item in wanted["files"]]
+    module.no_log_values.update(item["content"] for item in items if item["secret"] and item["content"])
+    odd = sorted({item["mode"] for item in items if not re.fullmatch("[0-7]{3,4}", item["mode"])})
     if odd:
         module.fail_json(msg=f"folders: mode {', '.join(odd)} must be octal, in quotes, as '0644'. Nothing was written.")
     written, diff = [], []

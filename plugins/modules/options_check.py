@@ -55,12 +55,11 @@ problems:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.images import USER
 
 WRONG_OPTIONS = os.EX_USAGE
 PREFIX = "entrypoint: "
-NO_RIGHTS = ["--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", f"--user={USER}:{USER}"]
 ENGINE_FAILED = 125  # docker's own: the container did not come up, which a busy host can do once
 
 
@@ -85,7 +84,7 @@ def ask_image(module, docker, instance):
     environment = {name: str(value) for name, value in instance["environment"].items()}
     variables = [word for name in environment for word in ("-e", name)]  # values may be secret: in no process list
     mount = ["-v", f"{module.params['models']}:/app/models:ro"] if os.path.isdir(module.params["models"]) else []
-    command = ["run", "--rm", *NO_RIGHTS, *mount, *variables, instance["image"], "check"]
+    command = ["run", "--rm", *NO_RIGHTS, f"--user={USER}:{USER}", *mount, *variables, instance["image"], "check"]
     for _attempt in range(3):
         rc, _out, err = docker.run(*command, environ_update=environment)
         if rc != ENGINE_FAILED:

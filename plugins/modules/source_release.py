@@ -11,6 +11,8 @@ version_added: 1.0.0
 description:
   - The target C(release) of the bake file fetches it, so that nothing has to be installed on the host.
   - A folder that holds a release is left as it is.
+  - What the build writes stays in a folder that only root can enter until owners and modes are those of this module, as it may
+    hold a program with set-user-ID. Then it takes its place in one step.
 options:
   recipe:
     description: Folder C(docker/) of the collection, on the host.
@@ -60,11 +62,35 @@ EXAMPLES = r"""
 RETURN = r""" # """
 
 import os
+import shutil
+import stat
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment, network_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
+
+
+def settle(tree):
+    """Set owner and mode of all in a folder that nobody else can enter; raise OSError on what belongs in no source tree."""
+    owner = os.geteuid(), os.getegid()
+    for folder, names, files in os.walk(tree):
+        for path in (folder, *(os.path.join(folder, name) for name in [*names, *files])):
+            mode = os.lstat(path).st_mode
+            os.lchown(path, *owner)
+            if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
+                os.chmod(path, 0o755 if stat.S_ISDIR(mode) or mode & 0o100 else 0o644)
+            elif not stat.S_ISLNK(mode):
+                raise OSError(f"{os.path.relpath(path, tree)} in it is neither a file nor a folder nor a link")
+
+
+def put(stage, dest):
+    """Let what was written into the stage take its place."""
+    tree = os.path.join(stage, "tree")
+    settle(tree)
+    shutil.rmtree(dest, ignore_errors=True)  # without a release, or it would have been left
+    os.rename(tree, dest)
+    os.rmdir(stage)
 
 
 def main():
@@ -88,12 +114,14 @@ def main():
         module.exit_json(changed=False)
     if module.check_mode:
         module.exit_json(changed=True)
-    docker = Docker(module)
+    docker, stage = Docker(module), f"{params['dest']}.new"
+    shutil.rmtree(stage, ignore_errors=True)  # of a play that was interrupted
+    os.mkdir(stage, 0o700)
     given = {"BASE": params["base"], "RELEASE": params["release"], "CA_BUNDLE": params["ca_bundle"]}
     given["RELEASE_SHA256"] = params["sha256"]
     given["NETWORK"] = network_secret(params["network"])
     env = {**bake_environment(params["recipe"], given), "BUILDX_BAKE_ENTITLEMENTS_FS": "0"}
-    settings = ("release.context=.", f"release.output=type=local,dest={params['dest']}")
+    settings = ("release.context=.", f"release.output=type=local,dest={stage}/tree")
     command = ["buildx", "bake", "--builder", docker.builder(), "--file=docker-bake.hcl", "--progress=plain"]
     command += [*(f"--set={text}" for text in settings), "release"]
     rc, out, err = docker.run(*command, cwd=params["recipe"], environ_update=env)
@@ -103,6 +131,12 @@ def main():
             msg=f"IOPaint {params['release']} (iopaint_image_release) could not be downloaded from the Python package index "
             f"(iopaint_image_python_index and its neighbours). Nothing that runs was touched. The end of the log:\n"
             + "\n".join(lines[-12:])
+        )
+    try:
+        put(stage, params["dest"])
+    except OSError as error:
+        module.fail_json(
+            msg=f"IOPaint {params['release']} (iopaint_image_release) can't be used: {error}. Nothing that runs was touched."
         )
     module.exit_json(changed=True)
 

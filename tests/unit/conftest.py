@@ -17,6 +17,8 @@ hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parents[2]
+USER = 10001  # of the images
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="root alone gives files away")
 
 # `make env` links the checkout to build/collections/ansible_collections/iopaint/fleet.
 _AnsibleCollectionFinder(paths=[str(ROOT / "build" / "collections")])._install()
@@ -122,3 +124,20 @@ def nest():
 
     yield make
     subprocess.run(["rm", "-rf", *made], check=True)
+
+
+@pytest.fixture
+def adversary():
+    """Let somebody work against a module: adversary(folder, *arguments) starts adversary.py as the containers' user."""
+    started = []
+
+    def start(folder, *arguments):
+        command = [sys.executable, "-IS", str(Path(__file__).parent / "adversary.py"), str(USER), *arguments]
+        started.append(subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE))
+        assert started[-1].stdout.readline() == b"begun\n"
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()

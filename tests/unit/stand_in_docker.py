@@ -70,9 +70,26 @@ if argv[0] == "ps":
 if argv[:2] == ["buildx", "bake"]:
     if state.get("build_error"):
         end(1, "", state["build_error"])
-    for name in () if state.get("release") else os.environ["TAGS"].split(","):
+    (target,) = [word.partition("dest=")[2] for word in argv if "type=local,dest=" in word] or [None]
+    for path, mode in (state.get("release") or {}).items():
+        os.makedirs(os.path.dirname(f"{target}/{path}"), exist_ok=True)
+        with open(f"{target}/{path}", "w") as file:
+            os.fchmod(file.fileno(), mode)
+    for name in () if target else os.environ["TAGS"].split(","):
         images[name] = {"Id": f"sha256:built-{name}", "Size": 4000}
     end(0, "", "#1 building\n#2 done\n")
+if argv[0] == "create":
+    if state.get("create_error"):
+        end(1, "", state["create_error"])
+    state["created"] = [*state.get("created", []), "c1"]
+    end(0, "c1\n")
+if argv[0] == "cp":
+    with open(1, "wb") as out:
+        out.write(state["copied"])  # the archive that the engine would send
+    raise SystemExit  # it may be killed, so it writes no state
+if argv[0] == "rm":
+    state["created"] = [name for name in state.get("created", []) if name != argv[-1]]
+    end()
 if argv[0] == "run" and argv[-1] == "check":
     if state.get("run_error"):
         end(125, "", state["run_error"])
@@ -81,10 +98,13 @@ if argv[0] == "run" and argv[-1] == "check":
     command = ["/usr/bin/python3", state["entrypoint"], "check", "--source", state["source"]]
     os.execve(command[0], command, {**models, **passed})  # noqa: S606
 if argv[:1] == ["load"] and "--input" in argv:
-    with open(argv[-1]) as stream:
-        name = stream.read()
-    images[name] = {"Id": f"sha256:loaded-{name}", "Size": 2000}
-    end(0, f"Loaded image: {name}\n")
+    import json
+    import tarfile
+
+    with tarfile.open(argv[-1]) as tar:
+        names = [name for image in json.load(tar.extractfile("manifest.json")) for name in image["RepoTags"]]
+    images.update({name: {"Id": f"sha256:loaded-{name}", "Size": 2000} for name in names})
+    end(0, "".join(f"Loaded image: {name}\n" for name in names))
 if argv[0] in ("save", "load"):
     import stand_in_archive
 

@@ -3,14 +3,19 @@
 
 import hashlib
 import io
+import json
 import os
 import shutil
+import stat
 import subprocess
 import tarfile
+import time
+from contextlib import suppress
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.module_utils import bundle
 from ansible_collections.iopaint.fleet.plugins.modules import bundle_info, bundle_load, bundle_write
+from conftest import USER, as_root
 
 COMPRESSORS = {name: shutil.which(name) for name in ("zstd", "gzip")}
 WEIGHTS = b"weights" * 5000
@@ -332,3 +337,151 @@ def test_a_load_that_fails_says_why(load, bare, host):
 
 def test_compressions_of_the_reader_are_those_of_the_writer():
     assert set(bundle.SUFFIXES) == set(bundle.COMPRESSIONS) == set(COMPRESSORS)
+
+
+# ---- a bundle that somebody else has made ----------------------------------------------------------------------------
+
+
+def remade(path, manifest=None, saved=None):
+    """Make a bundle anew with another manifest or another list of images, and every checksum right."""
+    target = os.path.join(os.path.dirname(path), "remade.tar.gz")
+    with (
+        tarfile.open(fileobj=io.BytesIO(content(path))) as tar,
+        bundle.compressed(target, "gzip", COMPRESSORS["gzip"]) as stream,
+        bundle.Writer(stream, (manifest or dict)(json.load(tar.extractfile("bundle.json")))) as writer,
+    ):
+        for member in tar:
+            if member.issym():
+                writer.tar.addfile(member)
+                writer.links[member.name] = bundle.target(member.name, member.linkname)
+            elif member.name == bundle.SAVED and saved:
+                writer.text(member.name, json.dumps(saved(json.load(tar.extractfile(member)))))
+            elif member.name not in (bundle.MANIFEST, bundle.SUMS):
+                writer.add(member.name, member.size, tar.extractfile(member))
+    return target
+
+
+@pytest.mark.parametrize("name", ["postgres:16", "iopaint:gpu-latest", "iopaint-release:cpu-0001", "evil.example/iopaint:cpu-1"])
+def test_only_images_of_this_collection_are_loaded(load, bare, host, run_module, name):
+    """Neither by their own name, nor as a further name of an image of ours."""
+
+    def manifest(found):
+        (image,) = [image for image in found["images"] if image["variant"] == "cpu"]
+        return {**found, "images": [{**image, "tags": [*image["tags"], name]}]}
+
+    path = remade(bare, manifest)
+    message = run_module(bundle_info, path=path, variants=["cpu"], failed=True)["msg"]
+    assert f"has images that are not of this collection: {name}. " in message
+    host.have(name)
+    images = bundle.manifest_of(path, lambda program: COMPRESSORS[program])["images"]
+    message = load(path, source=bare, images=images, failed=True)["msg"]
+    assert f"has images that are not of this collection: {name}. Nothing was loaded" in message
+    assert host.ids == {name: f"sha256:{name}"}
+
+
+def test_names_that_only_the_list_of_images_has_do_not_reach_the_engine(load, bare, host):
+    path = remade(bare, saved=lambda images: [{**image, "RepoTags": [*image["RepoTags"], "postgres:16"]} for image in images])
+    load(path)
+    assert set(host.ids) - {"files-read"} == set(built("cpu")["tags"])
+
+
+@pytest.mark.parametrize("name", ["index.json", "oci-layout", "repositories", "../../etc/passwd", "blobs/sha256/abc"])
+def test_a_file_that_is_no_part_of_an_image_does_not_reach_the_engine(load, bare, host, name):
+    """With an index.json an engine loads whatever names that has."""
+    path = remade(bare, saved=lambda images: [{**image, "Layers": [*image["Layers"], name]} for image in images])
+    assert "is no part of an image. Nothing was loaded" in load(path, failed=True)["msg"]
+    assert not host.ids
+
+
+def test_another_archive_than_was_looked_at_is_refused(load, bare, host, run_module):
+    other = remade(bare, lambda found: {**found, "images": found["images"][1:]})
+    assert "is another one than at the beginning of the play" in load(other, source=bare, failed=True)["msg"]
+    assert not host.ids
+
+
+def test_the_archive_is_compared_with_its_checksum_before_it_is_read(load, bare, host, run_module):
+    with open(bare, "rb") as file:
+        right = "sha256:" + hashlib.sha256(file.read()).hexdigest()
+    wrong = "sha256:" + "0" * 64
+    assert run_module(bundle_info, path=bare, checksum=right)["images"] == []
+    message = run_module(bundle_info, path=bare, checksum=wrong, failed=True)["msg"]
+    assert f"it has not the checksum {wrong} (iopaint_image_bundle_checksum)" in message
+    message = run_module(bundle_info, path=bare, checksum="0123", failed=True)["msg"]
+    assert "iopaint_image_bundle_checksum is '0123', and has to be like sha256:0123…" in message
+    assert "it has not the checksum" in load(bare, checksum=wrong, failed=True)["msg"]
+    assert not host.ids
+    assert load(bare, checksum=right.upper().replace("SHA256", "sha256"))["changed"] is True
+
+
+# ---- a folder of models that a container can write -------------------------------------------------------------------
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A file of root's, outside of the folder of models."""
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "big-lama.pt").write_bytes(WEIGHTS)
+    (tmp_path / "victim" / "big-lama.pt").chmod(0o600)
+    return tmp_path / "victim" / "big-lama.pt"
+
+
+def untouched(victim):
+    status = victim.stat()
+    assert (status.st_uid, stat.S_IMODE(status.st_mode), victim.read_bytes()) == (os.geteuid(), 0o600, WEIGHTS)
+    assert len(list(victim.parent.iterdir())) == 1
+
+
+@as_root
+def test_a_model_is_not_put_behind_a_link(load, bare, tmp_path, victim):
+    os.chown(tmp_path / "there", USER, USER)
+    (tmp_path / "there" / "torch" / "hub").mkdir(parents=True)
+    (tmp_path / "there" / "torch" / "hub" / "checkpoints").symlink_to(victim.parent)
+    victim.unlink()
+    message = load(bare, owner=USER, failed=True)["msg"]
+    assert "a link that somebody other than root can have put there" in message
+    assert f"'{tmp_path}/there/torch/hub/checkpoints'" in message
+    assert not list(victim.parent.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_what_stands_in_the_place_of_a_model_is_replaced(load, bare, tmp_path, victim, kind):
+    """A link to a file with the right content is no model, and a FIFO keeps nobody waiting."""
+    place = tmp_path / "there" / LAMA["path"]
+    place.parent.mkdir(parents=True)
+    place.symlink_to(victim) if kind == "link" else os.mkfifo(place)
+    assert load(bare)["loaded"][1:] == [LAMA["path"]]
+    assert not place.is_symlink()
+    assert place.read_bytes() == WEIGHTS
+    untouched(victim)
+
+
+@as_root
+def test_no_file_of_root_s_is_given_away_while_a_model_is_placed(load, bare, tmp_path, victim, adversary):
+    """Somebody puts a link in place of the file that is being written, as fast as they can."""
+    folder = tmp_path / "there" / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    os.chown(folder, USER, USER)
+    adversary(folder, "hijack", ".", str(victim))
+    hijacked, end = 0, time.monotonic() + 20
+    while not hijacked and time.monotonic() < end:
+        with suppress(AssertionError):  # a try whose file is gone fails
+            load(bare, owner=USER)
+        hijacked += (folder / "big-lama.pt").is_symlink()
+        untouched(victim)
+    assert hijacked
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_a_bundle_takes_no_file_from_behind_a_link(write, host, tmp_path, victim, kind):
+    place = tmp_path / "models" / LAMA["path"]
+    place.unlink()
+    place.symlink_to(victim) if kind == "link" else os.mkfifo(place)
+    assert "The model lama of iopaint_models is not at" in write(failed=True)["msg"]
+    assert not (tmp_path / "bundles").exists()
+
+
+def test_a_bundle_takes_no_model_that_was_changed(write, host, tmp_path):
+    (tmp_path / "models" / LAMA["path"]).write_bytes(WEIGHTS[::-1])
+    message = write(failed=True)["msg"]
+    assert f"{LAMA['path']} has not the checksum {LAMA['checksum']} of iopaint_models. A former one is as it was" in message
+    assert not list((tmp_path / "bundles").iterdir())

@@ -1,7 +1,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Where the base image comes from: the host, a registry or packages. The engine and mmdebstrap are stand-ins."""
 
+import io
 import json
+import subprocess
+import tarfile
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.modules import image_base
@@ -175,11 +178,25 @@ def test_the_bootstrap_trusts_the_ca_bundle_and_forgets_it(run, mmdebstrap):
     assert [word for word in argv if word.startswith("--customize-hook=") and "/CAInfo|Proxy/d" in word]
 
 
+def saved(path, names, compress=None, **lists):
+    """Write an archive of one image with these names, as docker save does; lists: further ones, by name without .json."""
+    lists = {"manifest.json": [{"Config": "c.json", "RepoTags": names, "Layers": []}], **lists}
+    with tarfile.open(fileobj=(buffer := io.BytesIO()), mode="w:xz" if compress == "xz" else "w") as tar:
+        for name, value in lists.items():
+            data = value if isinstance(value, bytes) else json.dumps(value).encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    data = buffer.getvalue()
+    if compress == "zstd":
+        data = subprocess.run(["/usr/bin/zstd", "-qc"], input=data, capture_output=True, check=True).stdout
+    path.write_bytes(data)
+    return str(path)
+
+
 @pytest.fixture
 def archive(tmp_path):
-    path = tmp_path / "base.tar"
-    path.write_text(NAME)
-    return str(path)
+    return saved(tmp_path / "base.tar", [NAME])
 
 
 def test_an_archive_is_loaded_once_and_nothing_pulled(run, engine, archive):
@@ -199,10 +216,49 @@ def test_an_archive_that_is_still_elsewhere_is_asked_for(run, engine, archive):
 
 
 def test_an_archive_of_another_image_is_named(run, engine, tmp_path):
-    (tmp_path / "other.tar").write_text("alpine:3")
-    message = run(archive=str(tmp_path / "other.tar"), failed=True)["msg"]
+    message = run(archive=saved(tmp_path / "other.tar", ["alpine:3"]), failed=True)["msg"]
     assert f"The base image {NAME} (iopaint_image_base) can't be had from the archive (iopaint_image_base_archive)" in message
-    assert "Loaded image: alpine:3" in message
+    assert "it holds alpine:3. Name the image that the archive holds" in message
+    assert not engine.calls("load")
+
+
+@pytest.mark.parametrize(
+    ("names", "lists"),
+    [
+        ([NAME, "postgres:16"], {}),
+        ([NAME, "docker.io/library/postgres:16"], {}),
+        ([NAME], {"repositories": {"debian": {"bookworm-slim": "1"}, "postgres": {"16": "2"}}}),
+        ([NAME], {"index.json": {"manifests": [{"annotations": {"io.containerd.image.name": "docker.io/library/postgres:16"}}]}}),
+        ([NAME], {"./index.json": {"manifests": [{"annotations": {"io.containerd.image.name": "postgres:16"}}, {}]}}),
+    ],
+)
+def test_an_archive_replaces_no_other_image_of_the_host(run, engine, tmp_path, names, lists):
+    engine.have("postgres:16")
+    message = run(archive=saved(tmp_path / "base.tar", names, **lists), failed=True)["msg"]
+    assert (
+        f"Besides the base image {NAME} (iopaint_image_base), the archive (iopaint_image_base_archive) holds postgres:16"
+        in message
+    )
+    assert "Nothing was loaded." in message
+    assert engine.ids == {"postgres:16": "sha256:postgres:16"}
+
+
+@pytest.mark.parametrize("compress", ["xz", "zstd"])
+def test_the_names_of_a_compressed_archive_are_read(run, engine, tmp_path, compress):
+    path = saved(tmp_path / "base.tar", [NAME, "postgres:16"], compress)
+    if compress == "zstd":
+        assert "it is compressed with zstd, which is not on the host" in run(archive=path, failed=True)["msg"]
+        (engine.bin / "zstd").symlink_to("/usr/bin/zstd")
+    assert "holds postgres:16" in run(archive=path, failed=True)["msg"]
+
+
+@pytest.mark.parametrize(
+    "lists", [{"manifest.json": b"{"}, {"manifest.json": [1]}, {"index.json": [1]}, {"repositories": {"a": 1}}]
+)
+def test_an_archive_that_can_t_be_read_is_said(run, engine, tmp_path, lists):
+    message = run(archive=saved(tmp_path / "base.tar", [NAME], **lists), failed=True)["msg"]
+    assert "can't be had from the archive (iopaint_image_base_archive): it can't be read" in message
+    assert not engine.calls("load")
 
 
 APT_CONFIG = r"""

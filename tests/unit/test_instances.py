@@ -17,8 +17,11 @@ FILTERS = FilterModule().filters()
 DEFAULTS = {"variant": "cpu", "model": "lama", "bind_address": "127.0.0.1", "memory": "6g"}
 
 
-def instances(*entries, images=None, gpus=None, **defaults):
-    return FILTERS["instances"](list(entries), {**DEFAULTS, **defaults}, images, gpus)
+LAMA = {"name": "lama", "path": "torch/hub/checkpoints/big-lama.pt"}
+
+
+def instances(*entries, images=None, gpus=None, models=(LAMA,), **defaults):
+    return FILTERS["instances"](list(entries), {**DEFAULTS, **defaults}, images, gpus, models)
 
 
 def entry(**keys):
@@ -36,6 +39,7 @@ def test_an_entry_is_completed():
             "port": 8080,
             "auto": False,
             "cpu_allowed": False,
+            "models_writable": False,
             "url": "http://127.0.0.1:8080",
             "published": {"address": "127.0.0.1", "port": 8080, "project": "iopaint-a"},
             "environment": {"IOPAINT_MODEL": "lama"},
@@ -277,6 +281,7 @@ def test_each_instance_gets_its_release():
         "CPU_PORT='8080'",
         "BIND_ADDRESS='127.0.0.1'",
         "OUTPUTS='/var/lib/iopaint/outputs/a'",
+        "MODELS_ACCESS='ro'",
         "MEMORY='6g'",
         "COMPOSE_FILE='compose.yaml:unprivileged.yaml'",
         "MODELS='/var/lib/iopaint/models'",
@@ -287,12 +292,34 @@ def test_each_instance_gets_its_release():
 
 
 def test_each_folder_of_models_and_outputs_is_named_once_from_the_top():
-    models = [{"path": "torch/hub/checkpoints/a.pt"}, {"path": "torch/hub/b.pt"}, {"path": "c.pt"}]
+    models = [{"path": "torch/hub/checkpoints/a.pt"}, {"path": "torch/b/b.pt"}, {"path": "c.pt"}]
     wanted = instances(entry(), entry(name="b", port=8081))
-    assert FILTERS["data_folders"](wanted, models, "/data", "1000") == [
-        {"path": f"/data/{name}", "owner": 1000}
-        for name in ("models", "models/torch", "models/torch/hub", "models/torch/hub/checkpoints", "outputs/a", "outputs/b")
-    ]
+    always = ["models", "models/torch", "models/torch/hub", "models/torch/hub/checkpoints"]  # IOPaint itself looks there
+    for some, names in (([], []), (models, ["models/torch/b"])):
+        made = FILTERS["data_folders"](wanted, some, "/data", "1000")
+        assert made == [{"path": f"/data/{name}", "owner": 1000} for name in [*always, *names, "outputs/a", "outputs/b"]]
+
+
+@pytest.mark.parametrize(
+    ("keys", "models", "access"),
+    [
+        ({}, [LAMA], "ro"),
+        ({"model": "cv2"}, [], "ro"),
+        ({"options": {"enable_realesrgan": False, "low_mem": True}}, [LAMA], "ro"),
+        ({}, [], "rw"),
+        ({"model": "mat"}, [LAMA], "rw"),
+        ({"model": "zits"}, [{"name": "zits", "path": "torch/hub/checkpoints/one-of-four.pt"}], "rw"),
+        ({"model": "owner/name"}, [LAMA], "rw"),
+        ({"options": {"enable_realesrgan": True}}, [LAMA], "rw"),
+        ({"options": {"enable_realesrgan": "1"}}, [LAMA], "rw"),
+        ({}, [LAMA, {"name": "a.ckpt", "path": "stable_diffusion/a.ckpt"}], "rw"),
+        ({"models_writable": True}, [LAMA], "rw"),
+        ({"models_writable": False, "model": "mat"}, [LAMA], "ro"),
+    ],
+)
+def test_models_are_mounted_writable_only_where_iopaint_has_to_write_there(keys, models, access):
+    (folder,) = folders(instances(entry(**keys), models=models))
+    assert f"MODELS_ACCESS='{access}'" in folder["files"][1]["content"].splitlines()
 
 
 def test_options_are_secret_and_for_root_alone():

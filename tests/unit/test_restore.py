@@ -87,8 +87,9 @@ def content(folder):
 
 
 def beside(data):
-    """What lies beside the trees."""
-    return sorted(name for folder in (data, data / "outputs") for name in os.listdir(folder) if name[0] == ".")
+    """What lies beside the trees, but for a text that a killed play was writing."""
+    names = sorted(name for folder in (data, data / "outputs") for name in os.listdir(folder) if name[0] == ".")
+    return [name for name in names if not name.startswith(".iopaint-")]
 
 
 def later(path, text):

@@ -2,6 +2,7 @@
 """A release as a source tree. The engine is a stand-in."""
 
 import json
+import stat
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import ne
 from ansible_collections.iopaint.fleet.plugins.modules import source_release
 
 ROOT = Path(__file__).resolve().parents[2]
+RELEASE = {"iopaint/cli.py": 0o666}  # files with their modes
 NETWORK = {"PYTHON_INDEX": "https://robot:hunter2@pypi.example.com/simple", "HTTPS_PROXY": "http://proxy:3128"}
 
 
@@ -23,7 +25,7 @@ def run(run_module, engine, tmp_path):
 
 
 def test_a_release_is_fetched_with_what_the_network_asks_for(run, engine, tmp_path):
-    engine.set(release=True)
+    engine.set(release=RELEASE)
     assert run(ca_bundle="/ca.pem", sha256="abc")["changed"] is True
     (call,) = engine.calls("buildx", "bake")
     wanted = {
@@ -34,8 +36,38 @@ def test_a_release_is_fetched_with_what_the_network_asks_for(run, engine, tmp_pa
         "NETWORK": network_secret(NETWORK),
     }
     assert {name: call["env"][name] for name in wanted} == wanted
-    assert f"--set=release.output=type=local,dest={tmp_path}/tree" in call["argv"]
+    assert f"--set=release.output=type=local,dest={tmp_path}/tree.new/tree" in call["argv"]
     assert "hunter" not in " ".join(call["argv"])
+    assert run()["changed"] is False
+    assert len(engine.calls("buildx", "bake")) == 1
+
+
+def test_modes_are_not_the_build_s(run, engine, tmp_path):
+    """A base image may leave a program that makes everybody root."""
+    engine.set(release={**RELEASE, "web_app/dist/run": 0o6777})
+    (tmp_path / "tree.new" / "tree").mkdir(parents=True)
+    (tmp_path / "tree.new" / "tree" / "left").touch()  # by a play that was interrupted
+    run()
+    modes = {str(path.relative_to(tmp_path)): oct(stat.S_IMODE(path.lstat().st_mode)) for path in tmp_path.glob("tree*/**/*")}
+    assert modes == {
+        "tree/iopaint": "0o755",
+        "tree/iopaint/cli.py": "0o644",
+        "tree/web_app": "0o755",
+        "tree/web_app/dist": "0o755",
+        "tree/web_app/dist/run": "0o755",
+    }
+    assert {path.name for path in tmp_path.glob("tree*")} == {"tree"}
+
+
+def test_while_it_is_written_nobody_else_can_enter_the_folder(run, engine, tmp_path, monkeypatch):
+    engine.set(release=RELEASE)
+    seen = []
+    settle = source_release.settle
+    monkeypatch.setattr(
+        source_release, "settle", lambda tree: (seen.append(stat.S_IMODE((tmp_path / "tree.new").stat().st_mode)), settle(tree))
+    )
+    run()
+    assert seen == [0o700]
 
 
 def test_a_release_that_is_there_is_left(run, engine, tmp_path):

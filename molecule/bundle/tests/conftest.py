@@ -1,5 +1,6 @@
 """What the tests of this scenario share: the operator's plays, and the host that has no network."""
 
+import hashlib
 import sys
 from functools import partial
 from pathlib import Path
@@ -48,3 +49,10 @@ def from_bundle():
         return play(playbook, "-l", INSIDE, *arguments, **{**bundle, **variables})
 
     return run
+
+
+@pytest.fixture
+def checksum():
+    """The checksum of the bundle, as its maker prints it."""
+    with BUNDLE.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

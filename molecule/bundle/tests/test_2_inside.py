@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
+import subprocess
+import tarfile
 
 import pytest
 from conftest import BUNDLE, INSIDE
-from play import deployed
+from play import ROOT, deployed
 
 
 def nothing_is_loaded(host):
@@ -56,6 +58,66 @@ def test_a_model_that_is_not_in_it_is_named(from_bundle, inside):
     assert nothing_is_loaded(inside)
 
 
+def test_a_bundle_with_another_checksum_is_named(from_bundle, inside, checksum):
+    wrong = checksum[:-1] + ("0" if checksum[-1] != "0" else "1")
+    done = from_bundle("playbooks/build.yml", iopaint_image_bundle_checksum=wrong)
+    assert done.rc != 0
+    assert done.says(f"it has not the checksum {wrong} (iopaint_image_bundle_checksum)", "Nothing was changed.")
+    assert nothing_is_loaded(inside)
+
+
+@pytest.fixture
+def forge(tmp_path, monkeypatch):
+    """Makes the bundle anew with another manifest and another list of images, and every checksum right."""
+    monkeypatch.syspath_prepend(str(ROOT / "build" / "collections"))
+    from ansible_collections.iopaint.fleet.plugins.module_utils import bundle  # noqa: PLC0415
+
+    def forge(manifest, saved):
+        target = tmp_path / "forged.tar.zst"
+        read = subprocess.Popen(["zstd", "-dcq", str(BUNDLE)], stdout=subprocess.PIPE)
+        with (
+            read,
+            tarfile.open(fileobj=read.stdout, mode="r|") as tar,
+            bundle.compressed(str(target), "zstd", shutil.which("zstd")) as stream,
+            bundle.Writer(stream, manifest(json.load(tar.extractfile(tar.next())))) as writer,
+        ):
+            for member in tar:
+                if member.issym():
+                    writer.tar.addfile(member)
+                    writer.links[member.name] = bundle.target(member.name, member.linkname)
+                elif member.name == bundle.SAVED:
+                    writer.text(member.name, json.dumps(saved(json.load(tar.extractfile(member)))))
+                elif member.name != bundle.SUMS:
+                    writer.add(member.name, member.size, tar.extractfile(member))
+        return str(target)
+
+    return forge
+
+
+def test_an_image_of_another_name_is_refused(from_bundle, inside, forge):
+    def renamed(found):
+        return {**found, "images": [{**image, "tags": [*image["tags"], "postgres:16"]} for image in found["images"]]}
+
+    done = from_bundle("playbooks/build.yml", iopaint_image_bundle=forge(renamed, lambda images: images))
+    assert done.rc != 0
+    assert done.says("has images that are not of this collection: postgres:16", "Nothing was changed.")
+    assert nothing_is_loaded(inside)
+
+
+def test_a_further_name_does_not_reach_the_engine(from_bundle, inside, forge):
+    """Of an image that is wanted: the engine is asked for the names that were checked."""
+
+    def named(images):
+        return [{**image, "RepoTags": [*image["RepoTags"], "postgres:16"]} for image in images]
+
+    done = from_bundle("playbooks/build.yml", iopaint_image_bundle=forge(lambda found: found, named))
+    assert done.rc == 0, done.output[-3000:]
+    names = inside.check_output("docker images --format '{{.Repository}}'").split()
+    assert set(names) == {"iopaint"}
+    inside.check_output("docker rmi --force $(docker images -q) && rm -r /var/lib/iopaint")
+    assert nothing_is_loaded(inside)
+
+
 def test_a_dry_run_says_what_would_be_loaded(from_bundle, inside):
     done = from_bundle("deploy.yml", "--check", "--diff")
     assert done.rc == 0, done.output[-3000:]
@@ -63,13 +125,19 @@ def test_a_dry_run_says_what_would_be_loaded(from_bundle, inside):
     assert nothing_is_loaded(inside)
 
 
-def test_it_is_deployed_and_inpaints(from_bundle, inside):
-    done = from_bundle("deploy.yml")
+def test_it_is_deployed_and_inpaints(from_bundle, inside, checksum):
+    done = from_bundle("deploy.yml", iopaint_image_bundle_checksum=checksum)
     assert done.rc == 0, done.output[-3000:]
     assert re.search(r"inpaints with cv2: \d+ of \d+ pixels under the mask", " ".join(done.output.split()))
     assert not inside.file("/opt/iopaint/image/bundle.tar").exists
     model = inside.file("/var/lib/iopaint/models/torch/hub/checkpoints/big-lama.pt")
     assert (model.uid, model.gid, model.mode) == (10001, 10001, 0o644)
+
+
+def test_the_instance_can_t_write_models(inside):
+    container = "iopaint-cpu-iopaint-cpu-1"
+    assert "Read-only file system" in inside.run(f"docker exec {container} ln -s / /app/models/link").stderr
+    assert inside.run(f"docker exec {container} touch /app/outputs/written").rc == 0
 
 
 def test_the_model_of_the_bundle_inpaints(inside):

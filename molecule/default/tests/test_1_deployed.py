@@ -93,6 +93,14 @@ def test_root_is_read_only(host):
     assert host.run(f"docker exec {CONTAINER} touch /tmp/x").rc == 0
 
 
+def test_models_are_read_only(host):
+    """The play has downloaded the weights, so no instance can change them."""
+    assert "Read-only file system" in host.run(f"docker exec {CONTAINER} ln -s / /app/models/link").stderr
+    weights = "/var/lib/iopaint/models/torch/hub/checkpoints/big-lama.pt"
+    assert host.check_output(f"stat -c '%F %u:%g %a' {weights}") == "regular file 10001:10001 644"
+    assert not host.file("/opt/iopaint/instances/.weights").exists
+
+
 def test_limits(container):
     limits = container["HostConfig"]
     assert limits["Memory"] == 6 * 1024**3

@@ -297,6 +297,7 @@ def test_builds_take_no_proxy_from_the_client(host, bake, given, downloads):
     host.check_output("docker rmi folders:probe")
 
 
+ANYBODY_S = "find / -xdev ! -type l -perm /0002 ! -perm /1000"  # what everybody can write, but for folders as /tmp
 WRONG = r"find /opt/iopaint /usr/share/iopaint-fleet ! -type l \( -perm /7022 -o ! -user root -o ! -group root -o ! -readable \)"
 
 
@@ -316,7 +317,10 @@ def test_modes_of_the_source_make_no_other_image(host, tree, bake):
     assert layers(host, "folders:private") == layers(host, "folders:usual")
     shipped = "mkdir web_app/dist && cp LICENSE web_app/dist/index.html"
     anybody = tree("anybody", f"{public} && {shipped} && chown -R 1234:1234 . && chmod -R a=rwx,g+s,+t .")
-    done = bake("folders:anybody", SOURCE=anybody, FRONTEND="shipped")
+    host.check_output(f"chmod -R a=rwx,g+s {PLACE}/docker")
+    done = bake("folders:anybody", SOURCE=anybody, FRONTEND="shipped", folder=PLACE)
     assert done.rc == 0, done.stdout[-3000:]
     assert host.check_output(f"docker run --rm --user 10001:10001 folders:anybody {WRONG}") == ""
+    everywhere = "docker run --rm --read-only --user 0:0 --cap-add DAC_READ_SEARCH --entrypoint sh folders:anybody -c"
+    assert host.check_output(f"{everywhere} '{ANYBODY_S}'") == ""
     host.check_output("docker rmi folders:usual folders:private folders:anybody && rm -r /root/usual /root/private /root/anybody")

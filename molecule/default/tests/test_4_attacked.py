@@ -1,0 +1,49 @@
+"""An instance that may write to the folder of models works against the next deploy."""
+
+import attack
+import pytest
+from conftest import CONTAINER
+from play import play
+
+WRITABLE = {"iopaint_instances": [{"name": "cpu", "variant": "cpu", "port": 8080, "model": "cv2", "models_writable": True}]}
+HUB = f"{attack.MODELS}/torch/hub"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def deployed():
+    done = play("deploy.yml", **WRITABLE)
+    assert done.rc == 0, done.output
+
+
+@pytest.fixture
+def victim(host):
+    """What a folder of root's is like, which the container wants root to change."""
+    attack.prepare(host)
+    yield attack.state(host)
+    host.check_output(f"rm -rf {attack.VICTIM}")
+
+
+def in_container(host, command):
+    return host.check_output(f"docker exec {CONTAINER} sh -c %s", f"cd /app/models/torch/hub && {command}")
+
+
+def test_weights_are_not_downloaded_behind_a_link(host, victim):
+    in_container(host, f"mv checkpoints aside && ln -s {attack.VICTIM} checkpoints")
+    done = play("deploy.yml", **WRITABLE)
+    assert done.rc != 0
+    assert done.says(attack.REFUSED, f"'{HUB}/checkpoints'")
+    assert attack.state(host) == victim
+    in_container(host, f"rm checkpoints && mv aside checkpoints && ln -sf {attack.VICTIM}/big-lama.pt checkpoints/big-lama.pt")
+    done = play("deploy.yml", **WRITABLE)
+    assert done.rc == 0, done.output
+    assert attack.state(host) == victim
+    assert host.check_output(f"stat -c '%F %u:%g %a' {HUB}/checkpoints/big-lama.pt") == "regular file 10001:10001 644"
+
+
+def test_nor_behind_one_that_is_exchanged_for_the_folder_all_the_time(host, victim):
+    in_container(host, f"ln -s {attack.VICTIM} link && rm checkpoints/big-lama.pt")
+    exchange = f"docker exec -d -w /app/models/torch/hub {CONTAINER} /usr/bin/python3 -c %s checkpoints link"
+    host.check_output(exchange, attack.EXCHANGE)
+    for _attempt in range(3):
+        play("deploy.yml", **WRITABLE)  # comes to its end or to the link, as luck will have it
+        assert attack.state(host) == victim

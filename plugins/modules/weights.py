@@ -1,0 +1,179 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Ansible module: weights in the folder of models, which containers can write."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: weights
+short_description: Puts downloaded weights into the folder of models without following a link
+version_added: 0.1.0
+description:
+  - Containers can write the folder of models. M(ansible.builtin.get_url) would follow a link that one has put there, as root.
+    So the play downloads weights into a folder of root's, and this module puts them in their place.
+  - Each folder on the way is opened from the one above it, and a link fails the module. Weights are written into a new file.
+    It gets its owner and mode while it is open, and takes its place in one step.
+options:
+  state:
+    description:
+      - V(listed) returns the weights that O(models_dir) lacks, or has with another checksum, and where to download them to.
+        It sets owner and mode of those that are there.
+      - V(placed) puts downloaded weights into O(models_dir), and removes O(staging).
+    type: str
+    choices: [listed, placed]
+    required: true
+  models:
+    description: The weights, each with C(name), C(path) below O(models_dir) and C(checksum), as of the filter C(model_files).
+    type: list
+    elements: dict
+    required: true
+  models_dir:
+    description: Folder of the models on the host.
+    type: path
+    required: true
+  staging:
+    description: Folder for the downloads. Nobody but root may be able to write the folder that it lies in.
+    type: path
+    required: true
+  owner:
+    description: Number of the user and group that weights belong to.
+    type: int
+    default: 10001
+attributes:
+  check_mode:
+    support: full
+    description: Says which weights would be put in place.
+author: iopaint.fleet contributors (@iopaint)
+"""
+
+EXAMPLES = r"""
+- name: Check which weights are missing
+  iopaint.fleet.weights:
+    state: listed
+    models: "{{ iopaint_models | iopaint.fleet.model_files }}"
+    models_dir: /var/lib/iopaint/models
+    staging: /opt/iopaint/instances/.weights
+  register: weights
+
+- name: Download weights
+  ansible.builtin.get_url:
+    url: "{{ item.url }}"
+    dest: "{{ item.staged }}"
+    checksum: "{{ item.checksum }}"
+    mode: "0600"
+  loop: "{{ weights.missing }}"
+
+- name: Put the weights in their place
+  iopaint.fleet.weights:
+    state: placed
+    models: "{{ weights.missing }}"
+    models_dir: /var/lib/iopaint/models
+    staging: /opt/iopaint/instances/.weights
+"""
+
+RETURN = r"""
+missing:
+  description: The entries of O(models) whose weights are missing, each with C(staged), the file to download it to.
+  type: list
+  elements: dict
+  returned: with O(state=listed)
+staging:
+  description: Whether O(staging) is there. In check mode it may not be.
+  type: bool
+  returned: with O(state=listed)
+written:
+  description: Paths of the weights that were put in their place, or given their owner and mode.
+  type: list
+  elements: str
+  returned: success
+"""
+
+import os
+import re
+import shutil
+import stat
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils import files, weights
+from ansible_collections.iopaint.fleet.plugins.module_utils.checksums import CHUNK, has_checksum
+
+
+def staged(params, model):
+    """Return the place for a download: weights of one checksum have one place."""
+    return os.path.join(params["staging"], re.sub(r"\W+", "-", model["checksum"]))
+
+
+def is_right(module, model):
+    """Return whether the weights are there, and whether they lack owner or mode, which are then set."""
+    owner = module.params["owner"]
+    with weights.opened(module.params["models_dir"], model) as stream:
+        if stream is None or not has_checksum(stream, model["checksum"]):
+            return False, False
+        status = os.fstat(stream.fileno())
+        if (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (owner, owner, weights.MODE):
+            return True, False
+        if status.st_nlink > 1:  # its other name may be somebody else's
+            return False, False
+        if not module.check_mode:
+            os.fchown(stream.fileno(), owner, owner)
+            os.fchmod(stream.fileno(), weights.MODE)
+        return True, True
+
+
+def listed(module):
+    """Return what is missing, and make the folder to download it to."""
+    params, missing, written = module.params, [], []
+    for model in params["models"]:
+        there, mended = is_right(module, model)
+        missing += [] if there else [{**model, "staged": staged(params, model)}]
+        written += [model["path"]] if mended else []
+    if missing and not module.check_mode:
+        with files.folder(params["staging"], make=True) as folder:
+            os.fchmod(folder, 0o700)
+    if not missing and not module.check_mode:
+        shutil.rmtree(params["staging"], ignore_errors=True)  # of a play that was interrupted
+    changed = bool(written) or (module.check_mode and bool(missing))
+    return {"changed": changed, "missing": missing, "staging": os.path.isdir(params["staging"]), "written": written}
+
+
+def placed(module):
+    """Put what was downloaded in its place."""
+    params = module.params
+    if not module.check_mode:
+        with files.folder(params["staging"]) as folder:
+            for model in params["models"]:
+                name = os.path.basename(staged(params, model))
+                with (
+                    files.regular(folder, name) as source,
+                    weights.placing(params["models_dir"], model, params["owner"]) as target,
+                ):
+                    shutil.copyfileobj(source, target, CHUNK)
+        shutil.rmtree(params["staging"])
+    written = [model["path"] for model in params["models"]]
+    return {"changed": bool(written), "written": written}
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["listed", "placed"], "required": True},
+            "models": {"type": "list", "elements": "dict", "required": True},
+            "models_dir": {"type": "path", "required": True},
+            "staging": {"type": "path", "required": True},
+            "owner": {"type": "int", "default": 10001},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = {"listed": listed, "placed": placed}[module.params["state"]](module)
+    except (OSError, ValueError, weights.WeightsError) as error:  # ValueError: a checksum of an unknown algorithm
+        module.fail_json(
+            msg=f"Weights of iopaint_models could not be put into {module.params['models_dir']} (iopaint_data_dir): {error}. "
+            "No instance was touched."
+        )
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
