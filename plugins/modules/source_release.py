@@ -56,6 +56,7 @@ EXAMPLES = r"""
 RETURN = r""" # """
 
 import os
+import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment
@@ -86,7 +87,9 @@ def main():
     docker = Docker(module)
     given = {**params["network"], "BASE": params["base"], "RELEASE": params["release"], "CA_BUNDLE": params["ca_bundle"]}
     env = {**bake_environment(params["recipe"], given), "BUILDX_BAKE_ENTITLEMENTS_FS": "0"}
-    settings = ("release.context=.", f"release.output=type=local,dest={params['dest']}")
+    unfinished = f"{params['dest']}.new"
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    settings = ("release.context=.", f"release.output=type=local,dest={unfinished}")
     command = ["buildx", "bake", "--builder", docker.builder(), "--file=docker-bake.hcl", "--progress=plain"]
     command += [*(f"--set={text}" for text in settings), "release"]
     rc, out, err = docker.run(*command, cwd=params["recipe"], environ_update=env)
@@ -97,6 +100,8 @@ def main():
             f"(iopaint_image_python_index and its neighbours). Nothing that runs was touched. The end of the log:\n"
             + "\n".join(lines[-12:])
         )
+    shutil.rmtree(params["dest"], ignore_errors=True)
+    os.rename(unfinished, params["dest"])
     module.exit_json(changed=True)
 
 

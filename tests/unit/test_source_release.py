@@ -27,7 +27,8 @@ def test_a_release_is_fetched_with_what_the_network_asks_for(run, engine, tmp_pa
     (call,) = engine.calls("buildx", "bake")
     wanted = {**NETWORK, "BASE": "debian", "RELEASE": "1.6.0", "CA_BUNDLE": "/ca.pem"}
     assert {name: call["env"][name] for name in wanted} == wanted
-    assert f"--set=release.output=type=local,dest={tmp_path}/tree" in call["argv"]
+    assert f"--set=release.output=type=local,dest={tmp_path}/tree.new" in call["argv"]
+    assert [path.name for path in (tmp_path / "tree").iterdir()] == ["iopaint"]
     assert "hunter" not in " ".join(call["argv"])
 
 
@@ -36,6 +37,14 @@ def test_a_release_that_is_there_is_left(run, engine, tmp_path):
     (tmp_path / "tree/iopaint/cli.py").touch()
     assert run()["changed"] is False
     assert not engine.calls()
+
+
+def test_what_a_killed_run_has_left_is_no_release(run, engine, tmp_path):
+    engine.set(release=True)
+    (tmp_path / "tree.new/iopaint").mkdir(parents=True)
+    (tmp_path / "tree.new/iopaint/cli.py").touch()
+    assert run()["changed"] is True
+    assert not list((tmp_path / "tree/iopaint").iterdir())
 
 
 def test_check_mode_fetches_nothing(run, engine):
