@@ -63,7 +63,9 @@ def roles(tmp_path, monkeypatch):
     for name, text in {"iopaint": SPECIFICATION, "docker": SPECIFICATION.replace("iopaint_", "docker_")}.items():
         (tmp_path / name / "meta").mkdir(parents=True)
         (tmp_path / name / "meta" / "argument_specs.yml").write_text(text)
-    return tmp_path
+    variables_check.specification.cache_clear()
+    yield tmp_path
+    variables_check.specification.cache_clear()
 
 
 def run(roles=("iopaint",), check=False, **variables):
