@@ -263,6 +263,7 @@ def bake(module, docker, immutable, digest):
         **params["network"],
         "SOURCE": params["source"],
         "BASE": params["base"],
+        "BASE_ID": params["base_id"],
         "TAGS": immutable,
         "VERSION": params["ref"],
         "REVISION": params["revision"],

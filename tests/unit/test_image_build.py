@@ -70,7 +70,14 @@ def test_the_build_gets_what_it_is_made_of(run, engine, recipe, tmp_path):
     assert f"cpu.context={recipe}" in call["argv"]
     assert env["WHEELHOUSE"] == "/wheels"
     wanted = {"SOURCE": str(tmp_path / "source"), "BASE": "debian:bookworm-slim", "REVISION": REVISION, "VERSION": "v1.6"}
-    wanted.update(CA_BUNDLE="/ca.pem", FRONTEND="build", JOBS="4", TAGS=result["image"], RECIPE=result["recipe_digest"])
+    wanted.update(
+        BASE_ID="sha256:0123",
+        CA_BUNDLE="/ca.pem",
+        FRONTEND="build",
+        JOBS="4",
+        TAGS=result["image"],
+        RECIPE=result["recipe_digest"],
+    )
     assert {name: env[name] for name in wanted} == wanted
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", env["CREATED"])
     assert "--builder default" in " ".join(call["argv"])

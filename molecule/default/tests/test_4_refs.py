@@ -89,11 +89,16 @@ def test_a_harmed_checkout_is_in_nobodys_way(host, git, commits):
 
 
 def test_what_is_there_needs_nobody(host, commits, api):
-    """The host has no way out and its servers are stopped; a port is changed and changed back."""
+    """The host has no way out, its servers are stopped and its base image was pruned; a port is changed and changed back."""
     url = {"iopaint_image_git_url": URL, "iopaint_image_ref": commits[1]}
     run = play("deploy.yml", **url)
     assert run.rc == 0, run.output
     route = host.check_output("ip route show default")
+    base = host.check_output(
+        "docker image inspect --format '{{index .Config.Labels \"io.iopaint.fleet.base\"}}' iopaint:cpu-latest"
+    )
+    base = base.partition("@sha256:")[0]
+    host.check_output(f"docker tag {base} kept:base && docker image rm {base}")
     host.check_output("systemctl stop fixture-git fixture-www && ip route del default")
     try:
         for port in (8090, 8080):
@@ -106,6 +111,7 @@ def test_what_is_there_needs_nobody(host, commits, api):
         assert unreachable.says("the host does not reach the server"), unreachable.output
     finally:
         host.check_output(f"systemctl start fixture-git fixture-www && ip route add {route}")
+        host.check_output(f"docker tag kept:base {base} && docker image rm kept:base")
     assert api("/api/v1/model")[0] == 200
 
 
