@@ -16,7 +16,7 @@ def labelled(image):
 
 
 def recorded_base(docker, names):
-    """Return name and ID of the base that the newest image of ours was built from; names: those that will do. None where none was."""
+    """Return name and ID of the base of the newest image that was built from one of these names; None where none was."""
     found = []
     for image in find(docker):
         name, _at, base_id = ((image.get("Config") or {}).get("Labels") or {}).get(BASE, "").partition("@sha256:")

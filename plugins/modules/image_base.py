@@ -33,9 +33,9 @@ options:
     type: path
   recorded:
     description:
-      - Whether an image that is not on the host any more counts as being there, if an image on the host was built from it. RV(how) is
-        V(recorded) then. A build needs more than that, but to find out that none is needed it will do.
-      - C(docker system prune) removes base images, as no container runs them.
+      - Whether a base that is no longer on the host will do, if an image on the host was built from it. RV(how) is V(recorded)
+        then. Its ID tells whether a build is needed; a build itself needs the image.
+      - C(docker system prune --all) removes base images, as no container runs them.
     type: bool
     default: false
   mirror:
