@@ -11,6 +11,7 @@ variable "VERSION" { default = "latest" }              # tag iopaint:<variant>-V
 variable "REGISTRY" { default = "" }                   # prefix of the tags, with its slash: registry.example.com/team/
 variable "TAGS" { default = "" }                       # comma-separated tags in place of the one above, for one variant
 variable "BASE" { default = "debian:bookworm-slim" }   # base image with apt and Python 3.11 in its archive; @sha256:… pins it
+variable "BASE_ID" { default = "" }                    # its ID, which the image notes
 variable "REVISION" { default = "" }                   # commit, or digest of the tree
 variable "RECIPE" { default = "" }                     # digest of the recipe
 variable "CREATED" { default = "" }                    # RFC 3339
@@ -77,7 +78,7 @@ target "_image" {
     "org.opencontainers.image.created"  = CREATED
     "io.iopaint.fleet.recipe"           = RECIPE
     "io.iopaint.fleet.variant"          = variant
-  }, equal(variant, "gpu") ? { "io.iopaint.fleet.cuda" = CUDA } : {})
+  }, notequal("", BASE_ID) ? { "io.iopaint.fleet.base" = "${BASE}@${BASE_ID}" } : {}, equal(variant, "gpu") ? { "io.iopaint.fleet.cuda" = CUDA } : {})
 }
 
 # A release of the Python index, written to a folder as a source tree:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,13 @@ KINDS = {
     "dict": "a dictionary",
 }
 SCALARS = (str, int, float, bool)
+# What YAML makes of text without quotes, and can't be undone.
+MISREAD = (
+    (bool, "YAML reads on, off, yes and no as true or false"),
+    (float, "YAML reads 1.10 as the number 1.1"),
+    (datetime.date, "YAML reads it as a date"),
+    (int, "YAML drops the zeros that a number begins with"),
+)
 
 
 @cache
@@ -33,12 +41,28 @@ def specification(role: str) -> dict:
     return yaml_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
 
 
+def misread(name: str, value: object, option: dict) -> str:
+    """Why a text option can't be taken as it was given without quotes, or nothing.
+
+    A whole number is what it looks like, except where it may begin with zeros: a commit or a secret.
+    """
+    if option.get("type", "str") not in ("str", "path") or option.get("choices"):
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool) and name != "iopaint_image_ref" and not option.get("no_log"):
+        return ""
+    return next((reason for kind, reason in MISREAD if isinstance(value, kind)), "")
+
+
 def problems(name: str, value: object, option: dict) -> list[str]:
     """What is wrong with a value, one sentence each; name says where it stands, as in iopaint_instances[0].port."""
     kind = option.get("type", "str")
-    shown = f"{name} is {value!r}" if len(repr(value)) <= 80 else f"{name} is {repr(value)[:80]}…"
+    text = str(value) if isinstance(value, datetime.date) else repr(value)
+    shown = f"{name} is {text}" if len(text) <= 80 else f"{name} is {text[:80]}…"
     if option.get("no_log"):
         shown = f"{name} is wrong (its value is secret)"
+    reason = misread(name, value, option)
+    if reason:
+        return [f"{shown}, accepted: {KINDS[kind]} in quotes ({reason})"]
     try:
         if kind in ("str", "path") and not isinstance(value, SCALARS):
             raise TypeError

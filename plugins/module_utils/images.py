@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 LABEL = "io.iopaint.fleet.recipe"
+BASE = "io.iopaint.fleet.base"  # name and ID of the base image, an @ between
 HELD = "iopaint-release"  # repository of the names that releases give to images whose own name may move
 USER = 10001  # number of the images' own user and of its group
 OURS = ("iopaint", HELD)
@@ -12,6 +13,16 @@ OURS = ("iopaint", HELD)
 def labelled(image):
     """Return whether an image was built by this collection; image: the engine's document of it."""
     return LABEL in ((image.get("Config") or {}).get("Labels") or {})
+
+
+def recorded_base(docker, names):
+    """Return name and ID of the base of the newest image that was built from one of these names; None where none was."""
+    found = []
+    for image in find(docker):
+        name, _at, base_id = ((image.get("Config") or {}).get("Labels") or {}).get(BASE, "").partition("@sha256:")
+        if name in names and base_id:
+            found.append((image.get("Created") or "", name, f"sha256:{base_id}"))
+    return max(found)[1:] if found else None
 
 
 def repository(name):

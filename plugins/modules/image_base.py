@@ -32,6 +32,13 @@ options:
         or bootstrapped.
       - Where neither the image nor this file is on the host, RV(how) is V(unloaded) and the module does no more.
     type: path
+  recorded:
+    description:
+      - Whether a base that is no longer on the host will do, if an image on the host was built from it. RV(how) is V(recorded)
+        then. Its ID tells whether a build is needed; a build itself needs the image.
+      - C(docker system prune --all) removes base images, as no container runs them.
+    type: bool
+    default: false
   mirror:
     description: Debian mirror for the bootstrap, which may hold a password; empty for mmdebstrap's own default.
     type: str
@@ -70,7 +77,8 @@ id:
   type: str
   returned: success, unless the image is not there (check mode, or RV(how=missing))
 how:
-  description: Where it came from (V(host), V(pulled), V(loaded) or V(bootstrapped)), or V(missing) or V(unloaded).
+  description:
+    - Where it came from (V(host), V(pulled), V(loaded) or V(bootstrapped)), or V(missing), V(unloaded) or V(recorded).
   type: str
   returned: success
   sample: host
@@ -87,6 +95,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import archives
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import write
+from ansible_collections.iopaint.fleet.plugins.module_utils.images import recorded_base
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
 
 # As Debian's own slim images: no recommended packages, no documentation but the licences, no translations.
@@ -197,6 +206,7 @@ def main():
             "source": {"type": "str", "choices": ["auto", "pull", "bootstrap"], "default": "auto"},
             "suite": {"type": "str", "default": "bookworm"},
             "archive": {"type": "path"},
+            "recorded": {"type": "bool", "default": False},
             "mirror": {"type": "str", "default": ""},
             "proxies": {"type": "dict", "default": {}},
             "ca_bundle": {"type": "str", "default": ""},
@@ -208,21 +218,23 @@ def main():
     name, source = module.params["name"], module.params["source"]
     made = f"iopaint-base:{module.params['suite']}"
     docker = Docker(module)
+    candidates = [name] if module.params["archive"] else {"auto": [name, made], "pull": [name], "bootstrap": [made]}[source]
+
+    for candidate in candidates:
+        image = docker.image(candidate)
+        if image:
+            module.exit_json(changed=False, image=candidate, id=image["Id"], how="host", reason="")
+    recorded = recorded_base(docker, candidates) if module.params["recorded"] else None
+    if recorded:
+        module.exit_json(changed=False, image=recorded[0], id=recorded[1], how="recorded", reason="")
 
     if module.params["archive"]:
-        image = docker.image(name)
-        if image:
-            module.exit_json(changed=False, image=name, id=image["Id"], how="host", reason="")
         if module.check_mode:
             module.exit_json(changed=True, image=name, how="loaded", reason="")
         if not os.path.exists(module.params["archive"]):
             module.exit_json(changed=False, image=name, how="unloaded", reason="")
         module.exit_json(changed=True, image=name, id=load(module, docker, name), how="loaded", reason="")
 
-    for candidate in {"auto": [name, made], "pull": [name], "bootstrap": [made]}[source]:
-        image = docker.image(candidate)
-        if image:
-            module.exit_json(changed=False, image=candidate, id=image["Id"], how="host", reason="")
     if module.check_mode:
         image, how = (made, "bootstrapped") if source == "bootstrap" else (name, "pulled")
         module.exit_json(changed=True, image=image, how=how, reason="")

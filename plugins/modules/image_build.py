@@ -70,7 +70,9 @@ options:
     type: str
     default: ""
   wheelhouse:
-    description: Folder with wheels on the host, in place of the indexes where it has all that is asked for.
+    description:
+      - Folder with wheels on the host, in place of the indexes where it has all that is asked for.
+      - They may be builds of the operator's own, so what they hold is part of the recipe's digest.
     type: str
     default: ""
   epoch:
@@ -179,11 +181,13 @@ recipe_digest:
 
 import datetime
 import fcntl
+import glob
 import hashlib
 import json
 import os
 import re
 import time
+import zipfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.build_log import BuildLog
@@ -205,6 +209,20 @@ def recipe_digest(folder, variant, base_id, variables):
             with open(path, "rb") as stream:
                 digest.update(f"{os.path.relpath(path, folder)}\0".encode() + stream.read() + b"\0")
     return digest.hexdigest()
+
+
+def wheels_digest(folder):
+    """Return the SHA-256 (hex) of what the wheels of a folder say is in them; empty where there are none."""
+    digest, wheels = hashlib.sha256(), sorted(glob.glob(os.path.join(glob.escape(folder), "*.whl"))) if folder else []
+    for path in wheels:
+        try:
+            with zipfile.ZipFile(path) as wheel:  # its RECORD has the SHA-256 of each file, gigabytes needn't be read
+                content = b"".join(wheel.read(name) for name in wheel.namelist() if name.endswith(".dist-info/RECORD"))
+        except zipfile.BadZipFile:
+            with open(path, "rb") as stream:
+                content = stream.read()
+        digest.update(f"{os.path.basename(path)}\0".encode() + hashlib.sha256(content).digest())
+    return digest.hexdigest() if wheels else ""
 
 
 def tag_of(text):
@@ -247,6 +265,7 @@ def bake(module, docker, immutable, digest):
         "NETWORK": network_secret(params["network"]),
         "SOURCE": params["source"],
         "BASE": params["base"],
+        "BASE_ID": params["base_id"],
         "TAGS": immutable,
         "VERSION": params["ref"],
         "REVISION": params["revision"],
@@ -323,8 +342,9 @@ def main():
     params = module.params
     keep_secret(module, params["network"].values())
     docker = Docker(module)
-    attested = {"attestations": sorted(params["attestations"])} if params["attestations"] else {}
-    digest = recipe_digest(params["recipe"], params["variant"], params["base_id"], {**params["variables"], **attested})
+    further = {"attestations": sorted(params["attestations"]), "wheelhouse": wheels_digest(params["wheelhouse"])}
+    variables = {**params["variables"], **{name: value for name, value in further.items() if value}}
+    digest = recipe_digest(params["recipe"], params["variant"], params["base_id"], variables)
     prefix = f"{params['repository']}:{params['variant']}-"
     immutable = f"{prefix}{tag_of(params['revision'])[:12]}-{digest[:12]}"
     aliases = [prefix + tag_of(params["ref"]), prefix + "latest"]

@@ -9,7 +9,7 @@ module: source_info
 short_description: Checks that a folder is an IOPaint source tree and says what is in it
 version_added: 1.0.0
 description:
-  - Fails where C(iopaint/cli.py) or the front end is missing, before anything is built from the folder.
+  - Fails where C(iopaint/cli.py) or the front end is missing, or where files are pointers of Git LFS, before anything is built.
   - Computes a digest of the files that an image is made of, uncommitted edits included.
 options:
   path:
@@ -33,7 +33,8 @@ EXAMPLES = r"""
 RETURN = r"""
 digest:
   description:
-    - SHA-256 over C(requirements.txt), and over names, execute bits and contents of all files below C(iopaint/) and C(web_app/).
+    - SHA-256 over C(requirements.txt) and C(.dockerignore), and over names, execute bits and contents of all files below
+      C(iopaint/) and C(web_app/).
   type: str
   returned: success
   sample: 1f0c6d3b9f
@@ -53,30 +54,27 @@ import hashlib
 import os
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils.source import files, pointers
 
-# What a working tree collects and no image holds.
-PASSED_OVER = {"node_modules", "dist", "__pycache__", ".git"}
+ALONE = ("requirements.txt", ".dockerignore")  # beside the folders, what decides whether and from what an image is built
 
 
 def tree_digest(root, folders):
-    """Return the SHA-256 (hex) of requirements.txt and the files below root's folders, by path, execute bit and content."""
+    """Return the SHA-256 (hex) of what an image is made from, by path, execute bit and content."""
     digest = hashlib.sha256()
-    requirements = os.path.join(root, "requirements.txt")  # a build refuses what the pins don't meet
-    if os.path.isfile(requirements):
-        with open(requirements, "rb") as stream:
-            digest.update(b"requirements.txt\0" + hashlib.sha256(stream.read()).digest())
-    for top in folders:
-        for folder, names, files in os.walk(os.path.join(root, top)):
-            names[:] = sorted(set(names) - PASSED_OVER)
-            links = [name for name in names if os.path.islink(os.path.join(folder, name))]
-            for name in sorted(files + links):
-                path = os.path.join(folder, name)
-                digest.update(f"{os.path.relpath(path, root)}\0{os.access(path, os.X_OK)}\0".encode())
-                if os.path.islink(path):
-                    digest.update(os.readlink(path).encode())
-                    continue
-                with open(path, "rb") as stream:
-                    digest.update(hashlib.sha256(stream.read()).digest())
+
+    def content(path):
+        with open(path, "rb") as stream:
+            return hashlib.sha256(stream.read()).digest()
+
+    for name in ALONE:
+        path = os.path.join(root, name)
+        if os.path.isfile(path):
+            digest.update(f"{name}\0".encode() + content(path))
+    for name in files(root, folders):
+        path = os.path.join(root, name)
+        digest.update(f"{name}\0{os.access(path, os.X_OK)}\0".encode())
+        digest.update(os.readlink(path).encode() if os.path.islink(path) else content(path))
     return digest.hexdigest()
 
 
@@ -109,6 +107,14 @@ def main():
             "iopaint_image_directory for directory, iopaint_image_release for release."
         )
     folders = ["iopaint", "web_app" if frontend == "build" else "web_app/dist"]
+    unfetched = pointers(path, folders)
+    if unfetched:
+        module.fail_json(
+            msg=f"The source has pointers of Git LFS in place of files: {', '.join(unfetched[:5])}"
+            f"{f' and {len(unfetched) - 5} more' if len(unfetched) > 5 else ''}. Where iopaint_image_source is git, install "
+            "git-lfs on the host (Debian's package of this name) and run the play again. Where it is directory, run "
+            "`git lfs pull` in iopaint_image_directory. Nothing was built."
+        )
     module.exit_json(changed=False, digest=tree_digest(path, folders), epoch=commit_time(module, path), frontend=frontend)
 
 

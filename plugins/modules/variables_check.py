@@ -10,7 +10,9 @@ author: iopaint.fleet contributors (@iopaint)
 description:
   - Compares every variable that the inventory sets with the C(meta/argument_specs.yml) of the roles. All that is wrong
     is reported at once, with the variable's name, its value and what is accepted.
-  - A string option accepts text, numbers and booleans only; Ansible's own check would take a list for its text.
+  - A text option accepts text only; Ansible's own check would take a list for its text. What YAML reads as something else is
+    refused with the advice to put it in quotes, as C(1.10) is the number 1.1. A whole number passes unless it is a commit or a
+    secret.
   - Finds misspelt names too. A variable that begins with C(iopaint_) and that no role knows is refused where a known name
     is very close to it; others are the user's own.
 options:

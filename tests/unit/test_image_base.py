@@ -65,6 +65,51 @@ def test_an_image_is_pulled(run, engine, source):
     assert run(source=source)["changed"] is False
 
 
+def built_from(engine, **bases):
+    """Let the engine hold images of ours, by name with base and time."""
+    for name, (base, created) in bases.items():
+        labels = json.dumps({"io.iopaint.fleet.recipe": "0", **({"io.iopaint.fleet.base": base} if base else {})})
+        engine.have(name)
+        images = engine.state["images"]
+        images[name].update(Labels=labels, Created=created)
+        engine.set(images=images)
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(("source", "base"), [("auto", NAME), ("auto", MADE), ("pull", NAME), ("bootstrap", MADE)])
+def test_a_pruned_base_counts_by_the_newest_image_that_was_built_from_it(run, engine, source, base, check):
+    engine.set(registry=[NAME])
+    built_from(
+        engine,
+        new=(f"{base}@sha256:2", "2026-02-01T00:00:00Z"),
+        old=(f"{base}@sha256:1", "2026-01-01T00:00:00Z"),
+        other=("debian:trixie-slim@sha256:3", "2026-03-01T00:00:00Z"),
+        older=("", "2026-04-01T00:00:00Z"),
+    )
+    result = run(source=source, recorded=True, check=check)
+    assert (result["changed"], result["how"], result["image"], result["id"]) == (False, "recorded", base, "sha256:2")
+    assert not engine.calls("pull")
+
+
+def test_a_base_that_is_there_goes_before_a_recorded_one(run, engine):
+    built_from(engine, new=(f"{NAME}@sha256:2", "2026-02-01T00:00:00Z"))
+    engine.have(NAME)
+    result = run(recorded=True)
+    assert (result["how"], result["id"]) == ("host", f"sha256:{NAME}")
+
+
+def test_a_build_takes_no_recorded_base(run, engine):
+    built_from(engine, new=(f"{NAME}@sha256:2", "2026-02-01T00:00:00Z"))
+    engine.set(registry=[NAME])
+    assert run()["how"] == "pulled"
+
+
+def test_nothing_recorded_is_pulled(run, engine):
+    built_from(engine, new=("debian:trixie-slim@sha256:2", "2026-02-01T00:00:00Z"))
+    engine.set(registry=[NAME])
+    assert run(recorded=True)["how"] == "pulled"
+
+
 def test_what_can_t_be_pulled_is_made_from_packages(run, engine, mmdebstrap):
     log = mmdebstrap()
     result = run()

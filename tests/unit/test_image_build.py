@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,14 @@ def test_the_build_gets_what_it_is_made_of(run, engine, recipe, tmp_path):
     assert f"cpu.context={recipe}" in call["argv"]
     assert env["WHEELHOUSE"] == "/wheels"
     wanted = {"SOURCE": str(tmp_path / "source"), "BASE": "debian:bookworm-slim", "REVISION": REVISION, "VERSION": "v1.6"}
-    wanted.update(CA_BUNDLE="/ca.pem", FRONTEND="build", JOBS="4", TAGS=result["image"], RECIPE=result["recipe_digest"])
+    wanted.update(
+        BASE_ID="sha256:0123",
+        CA_BUNDLE="/ca.pem",
+        FRONTEND="build",
+        JOBS="4",
+        TAGS=result["image"],
+        RECIPE=result["recipe_digest"],
+    )
     assert {name: env[name] for name in wanted} == wanted
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", env["CREATED"])
     assert "--builder default" in " ".join(call["argv"])
@@ -108,6 +116,38 @@ def test_another_input_makes_another_image(run):
         {"repository": "registry.example.com/iopaint"},
     ]
     assert len({run(check=True, **options)["image"] for options in inputs}) == len(inputs)
+
+
+def wheel(folder, record, name="torch-2.0-cp311-none-linux_x86_64.whl"):
+    """Write a wheel with this RECORD."""
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(folder / name, "w") as archive:
+        archive.writestr("torch-2.0.dist-info/RECORD", record)
+
+
+def test_other_wheels_make_another_image(run, tmp_path):
+    """They are not compared with the pins' hashes, as they may be the operator's own builds."""
+    names = []
+    for record in ("torch/a.so,sha256=1,2\n", "torch/a.so,sha256=2,2\n"):
+        wheel(tmp_path / "wheels", record)
+        names.append(run(check=True, wheelhouse=str(tmp_path / "wheels"))["image"])
+    wheel(tmp_path / "wheels", "", name="vision-1.whl")
+    names.append(run(check=True, wheelhouse=str(tmp_path / "wheels"))["image"])
+    (tmp_path / "wheels/vision-1.whl").write_text("no archive")
+    names.append(run(check=True, wheelhouse=str(tmp_path / "wheels"))["image"])
+    names.append(run(check=True)["image"])
+    assert len(set(names)) == 5
+
+
+def test_the_same_wheels_elsewhere_make_the_same_image(run, tmp_path):
+    names = set()
+    for folder in ("first", "sec[o]nd"):
+        wheel(tmp_path / folder, "torch/a.so,sha256=1,2\n")
+        names.add(run(check=True, wheelhouse=str(tmp_path / folder))["image"])
+    (tmp_path / "first/README").touch()
+    names.add(run(check=True, wheelhouse=str(tmp_path / "first"))["image"])
+    assert len(names) == 1
+    assert names != {run(check=True)["image"]}
 
 
 def test_what_is_not_in_an_image_makes_no_other(run):

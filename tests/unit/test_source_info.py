@@ -120,6 +120,40 @@ def test_what_no_image_holds_leaves_the_digest(run, tree, name):
     assert run()["digest"] == before
 
 
+@pytest.mark.parametrize("name", ["iopaint/dist/a.py", "web_app/src/dist/a.ts", "requirements.txt", ".dockerignore"])
+def test_whatever_decides_the_image_is_in_the_digest(run, tree, name):
+    before = run()["digest"]
+    write(tree, name)
+    added = run()["digest"]
+    write(tree, name, "edited\n")
+    assert len({before, added, run()["digest"]}) == 3
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 1000000\n"
+
+
+@pytest.mark.parametrize("name", ["iopaint/weights.bin", "web_app/src/photo.png"])
+def test_a_pointer_of_git_lfs_is_refused(run, tree, name):
+    write(tree, name, POINTER)
+    message = run(failed=True)["msg"]
+    assert f"in place of files: {name}. " in message
+    assert "install git-lfs on the host" in message
+    assert "`git lfs pull` in iopaint_image_directory" in message
+
+
+@pytest.mark.parametrize("name", ["docs/photo.png", "web_app/node_modules/x/photo.png"])
+def test_a_pointer_that_no_image_is_made_of_is_nobodys_concern(run, tree, name):
+    write(tree, name, POINTER)
+    write(tree, "iopaint/lfs.py", f"text = {POINTER!r}\n")
+    assert run()["frontend"] == "build"
+
+
+def test_many_pointers_are_counted(run, tree):
+    for number in range(7):
+        write(tree, f"iopaint/{number}.bin", POINTER)
+    assert "iopaint/4.bin and 2 more. " in run(failed=True)["msg"]
+
+
 @pytest.mark.parametrize(
     ("absent", "words"),
     [

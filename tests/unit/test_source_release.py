@@ -77,6 +77,14 @@ def test_a_release_that_is_there_is_left(run, engine, tmp_path):
     assert not engine.calls()
 
 
+def test_what_a_killed_run_has_left_is_no_release(run, engine, tmp_path):
+    engine.set(release=True)
+    (tmp_path / "tree.new/iopaint").mkdir(parents=True)
+    (tmp_path / "tree.new/iopaint/cli.py").touch()
+    assert run()["changed"] is True
+    assert not list((tmp_path / "tree/iopaint").iterdir())
+
+
 def test_check_mode_fetches_nothing(run, engine):
     assert run(check=True)["changed"] is True
     assert not engine.calls("buildx")

@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The variables of the roles, checked as Ansible runs the action: in a play once, else with a task and templar of its own."""
 
+import datetime
 import json
 import os
 import re
@@ -36,6 +37,9 @@ argument_specs:
       iopaint_anything: {type: list, default: []}
       iopaint_settings: {type: dict, default: {}}
       iopaint_token: {type: int, no_log: true}
+      iopaint_password: {type: str, no_log: true}
+      iopaint_cuda: {type: str, choices: ["12.6", "13.0"]}
+      iopaint_names: {type: list, elements: str}
       iopaint_entries:
         type: list
         elements: dict
@@ -60,7 +64,9 @@ def roles(tmp_path, monkeypatch):
     for name, text in {"iopaint": SPECIFICATION, "docker": SPECIFICATION.replace("iopaint_", "docker_")}.items():
         (tmp_path / name / "meta").mkdir(parents=True)
         (tmp_path / name / "meta" / "argument_specs.yml").write_text(text)
-    return tmp_path
+    variables_check.specification.cache_clear()
+    yield tmp_path
+    variables_check.specification.cache_clear()
 
 
 def run(roles=("iopaint",), check=False, **variables):
@@ -90,7 +96,9 @@ def test_nothing_set_is_nothing_wrong(check):
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("text", ["", "a", "two\nlines", 1, 1.5, True]),
+        ("text", ["", "a", "two\nlines", "1.10", 28, "yes"]),
+        ("password", ["", "0123"]),
+        ("cuda", [12.6, "12.6"]),
         ("untyped", ["a", 1]),
         ("choice", ["cpu", "gpu"]),
         ("count", [1, "2"]),
@@ -148,6 +156,23 @@ def test_what_a_role_accepts_passes(name, values):
         ("entries", [{"name": "a", "port": 1, True: 1}], "[0] has the unknown key True, accepted: name, port, variant, limits"),
         ("text", None, "is empty, accepted: text (without the line: 'x')"),
         ("seconds", None, "is empty, accepted: a whole number (without the line: 600)"),
+        ("text", 1.1, "is 1.1, accepted: text in quotes (YAML reads 1.10 as the number 1.1)"),
+        ("untyped", 1.1, "is 1.1, accepted: text in quotes (YAML reads 1.10 as the number 1.1)"),
+        ("folder", 1.1, "is 1.1, accepted: a path in quotes (YAML reads 1.10 as the number 1.1)"),
+        ("text", True, "is True, accepted: text in quotes (YAML reads on, off, yes and no as true or false)"),
+        ("text", datetime.date(2025, 1, 2), "is 2025-01-02, accepted: text in quotes (YAML reads it as a date)"),
+        ("names", ["a", 1.1], "[1] is 1.1, accepted: text in quotes (YAML reads 1.10 as the number 1.1)"),
+        (
+            "entries",
+            [{"name": 1.1, "port": 1}],
+            "[0].name is 1.1, accepted: text in quotes (YAML reads 1.10 as the number 1.1)",
+        ),
+        (
+            "password",
+            83,
+            "is wrong (its value is secret), accepted: text in quotes (YAML drops the zeros that a number begins with)",
+        ),
+        ("cuda", 13.1, "is 13.1, accepted: 12.6, 13.0"),
         ("token", "s3cr3t", "is wrong (its value is secret), accepted: a whole number"),
         ("words", "x" * 200, f"is '{'x' * 79}…, accepted: a list"),
         ("text", "{{ nowhere }}", "can't be evaluated: 'nowhere' is undefined"),
@@ -157,6 +182,31 @@ def test_what_a_role_accepts_passes(name, values):
 def test_what_a_role_does_not_accept_is_said_with_name_value_and_what_it_accepts(name, value, problem):
     separator = "" if problem.startswith("[") else " "
     assert run(**{f"iopaint_{name}": value}) == [f"iopaint_{name}{separator}{problem}"]
+
+
+VERSIONS = [
+    "docker_version",
+    "iopaint_image_ref",
+    "iopaint_image_release",
+    "nvidia_container_toolkit_version",
+    "nvidia_driver_branch",
+    "nvidia_driver_minimum_version",
+]
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_a_version_without_quotes_is_refused(name):
+    """With the collection's own roles."""
+    roles = ("docker", "nvidia_driver", "nvidia_container_toolkit", "iopaint_image")
+    (problem,) = run(roles, **{name: yaml.safe_load("1.10")})
+    assert problem == f"{name} is 1.1, accepted: text in quotes (YAML reads 1.10 as the number 1.1)"
+    assert run(roles, **{name: yaml.safe_load("'1.10'")}) == []
+
+
+def test_a_commit_of_digits_alone_wants_quotes():
+    (problem,) = run(["iopaint_image"], iopaint_image_ref=yaml.safe_load("0123456"))
+    assert problem.startswith("iopaint_image_ref is 42798, accepted: text in quotes (YAML drops")
+    assert run(["nvidia_driver"], nvidia_driver_branch=580) == []
 
 
 @pytest.mark.usefixtures("roles")

@@ -10,6 +10,7 @@ LAMA = {"name": "lama", "url": "http://127.0.0.1:8000/big-lama.pt", "checksum": 
 BEFORE = {
     "type": ({"iopaint_image_min_free_gb": "lots"}, ["iopaint_image_min_free_gb is 'lots'", "a number"]),
     "text is no list": ({"iopaint_image_ref": ["main"]}, ["iopaint_image_ref is ['main']", "accepted: text"]),
+    "number": ({"iopaint_image_ref": 1.1}, ["iopaint_image_ref is 1.1, accepted: text in quotes (YAML reads 1.10 as"]),
     "choice": ({"docker_package_source": "distro"}, ["docker_package_source is 'distro'", "upstream, distribution"]),
     "misspelt": ({"iopaint_image_reff": "main"}, ["iopaint_image_reff", "nearest: iopaint_image_ref"]),
     "key": ({"iopaint_instances": [{**INSTANCE, "prot": 1}]}, ["iopaint_instances[0]", "prot", "nearest: port"]),
@@ -23,10 +24,13 @@ BEFORE = {
 }
 # Known once the source is on the host, or its server has been asked.
 LATER = {
-    "unknown ref": ({"iopaint_image_ref": "no-such-ref"}, ["iopaint_image_ref no-such-ref", "git on the host says"]),
+    "unknown ref": (
+        {"iopaint_image_ref": "no-such-ref"},
+        ["iopaint_image_ref no-such-ref", "the repository has no such branch, tag or other ref"],
+    ),
     "repository out of reach": (
         {"iopaint_image_git_url": "git://127.0.0.1:1/iopaint.git"},
-        ["iopaint_image_git_url git://127.0.0.1:1/iopaint.git", "Connection refused"],
+        ["iopaint_image_git_url git://127.0.0.1:1/iopaint.git: the host does not reach the server", "Connection refused"],
     ),
     "no web_app": ({"iopaint_image_ref": "broken-no-web_app"}, ["it has no web_app/package.json", "iopaint_image_source"]),
     "no package": ({"iopaint_image_ref": "broken-no-package"}, ["it has no iopaint/cli.py", "iopaint_image_source"]),
