@@ -22,7 +22,7 @@ options:
     elements: dict
     required: true
   asked:
-    description: Results of M(ansible.builtin.uri) for the instances that were not reverted, with C(item) the failure.
+    description: Results of iopaint.fleet.instance_answer for the instances that were not reverted, with C(item) the failure.
     type: list
     elements: dict
     required: true
@@ -75,7 +75,7 @@ def became(failure):
 
 
 def answers(result, url):
-    """Return what a result of the module uri says of the address, as a sentence."""
+    """Return what a result of the module instance_answer says of the address, as a sentence."""
     status = result.get("status", -1)
     if status == 200:
         return f"{url} answers, but the release behind it is not proven."

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
+
+from ansible_collections.iopaint.fleet.plugins.module_utils import foreign
 
 VARIABLE = re.compile(r'^variable "(\w+)" \{ default = "(.*?)" \}', re.MULTILINE)
 FROM_THE_PLAY = ("CACHE_FROM", "CACHE_TO")  # a task's own environment sets these two
@@ -21,6 +22,22 @@ def bake_environment(recipe, given):
         defaults = dict(VARIABLE.findall(stream.read()))
     asked = {name: os.environ[name] for name in FROM_THE_PLAY if name in os.environ}
     return {**defaults, **asked, **{name: str(value) for name, value in given.items()}}
+
+
+def documents(module, text, asked):
+    """Return the documents (a list of objects, at least one) that docker gave; fail the module where they are none.
+
+    asked: the command, for the message.
+    """
+    try:
+        found = foreign.parse_json(text, list)
+        if not found or not all(isinstance(document, dict) for document in found):
+            raise foreign.ForeignError("it is no list of objects")
+    except foreign.ForeignError as error:
+        module.fail_json(
+            msg=f"The answer of `docker {asked}` can't be used: {error}. See that the host's docker command is Docker's own."
+        )
+    return found
 
 
 class Docker:
@@ -55,7 +72,7 @@ class Docker:
             if "no such image" not in err.lower():
                 self.info("{{.ServerVersion}}")
             return None
-        return json.loads(out)[0]
+        return documents(self.module, out, "image inspect")[0]
 
     def info(self, field):
         """Return one field of `docker info` in Go template form, for example {{.DockerRootDir}}."""

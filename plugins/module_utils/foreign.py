@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What others wrote: files, JSON and answers of servers that may be damaged, hostile, endless or slow.
+"""What others wrote: files, JSON, answers of servers and of programs, which may be damaged, hostile, endless or slow.
 
 Every module that reads what this collection did not write goes through here, so that each limit is kept in one place.
 """
@@ -11,6 +11,8 @@ import json
 import os
 import signal
 import stat
+from http.client import HTTPException
+from urllib.error import HTTPError
 
 MIB = 2**20
 PIECE = 2**16
@@ -108,6 +110,24 @@ def read_stream(stream, limit):
         if size > limit:
             raise ForeignError(f"it has more than {limit} bytes")
     return b"".join(pieces)
+
+
+def ask(session, method, url, *, seconds, limit, data=None):
+    """Return status, reason, headers and body of a server's answer, which has to be there in full after these seconds.
+
+    session: a Request of ansible.module_utils.urls. Raise ForeignError for a body of more than limit bytes; that of an error
+    is cut.
+    """
+    with deadline(seconds):
+        try:
+            with session.open(method, url, data=data, decompress=False) as response:
+                return response.status, response.reason, response.headers, read_stream(response, limit)
+        except HTTPError as error:
+            try:
+                body = error.read(min(limit, PIECE))
+            except (OSError, HTTPException):  # the status says enough
+                body = b""
+            return error.code, str(error.reason), error.headers, body
 
 
 @contextlib.contextmanager

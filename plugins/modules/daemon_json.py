@@ -138,6 +138,7 @@ import shlex
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils import foreign
 from ansible_collections.iopaint.fleet.plugins.module_utils.daemon_json import (
     ConfigError,
     Flag,
@@ -154,17 +155,17 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_fo
 
 def read(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return decode(file.read())
+        return decode(foreign.read_file(path))
     except FileNotFoundError:
         return ""
+    except foreign.ForeignError as error:
+        raise ConfigError(f"{error}. Put a file with the engine's options there.") from error
 
 
 def read_environment(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:  # systemd decides whether the engine starts without it
+        return foreign.read_file(path).decode(errors="replace")
+    except (OSError, ValueError):  # systemd decides whether the engine starts without it
         return ""
 
 

@@ -522,7 +522,7 @@ def test_bytes_that_are_not_utf8_are_refused_with_their_place(run, path):
 
 def test_a_file_that_cannot_be_read_is_told_plainly(run, path):
     path.mkdir(parents=True)
-    assert f"{path}: [Errno 21] Is a directory" in run(settings={"debug": True})["msg"]
+    assert f"{path}: it is not a regular file" in run(settings={"debug": True})["msg"]
 
 
 def test_owner_group_and_mode_are_kept(run, path):
