@@ -4,20 +4,37 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import os
 import socket
 
 from ansible.plugins.action import ActionBase
 
+UNKNOWN = "unknown"  # of a control node that does not tell, as one without /proc
+GONE = "gone"  # the state of a process that has ended and was not waited for
+
 
 def started(pid: int) -> str | None:
-    """When a process of this machine began, in the kernel's ticks; None where there is none (a number may be used again)."""
+    """When a process of this machine began, in the kernel's ticks; "gone" for a dead one, None where it can't be read."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
             fields = stream.read().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else fields[19]
+    return GONE if fields[0] in "ZX" else fields[19]
+
+
+def has_ended(pid: object, began: object) -> bool:
+    """Whether the process of this number that began then is known to have ended; a number is used again."""
+    if not isinstance(pid, int) or pid < 1 or not str(began).isdecimal():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # somebody else's, which /proc may hide
+        pass
+    return started(pid) not in (None, began)
 
 
 def job_of(variables: dict, name: str) -> str:
@@ -38,60 +55,84 @@ def operator(variables: dict) -> str:
         return str(os.getuid())
 
 
-def owner(variables: dict) -> dict:
-    """This play: the process that runs it is the parent of the one that runs a task."""
+def owner(run: str, variables: dict) -> dict:
+    """This play, whose process is the parent of the one that runs a task. run: what all of its tasks have in common.
+
+    variables: the play's.
+    """
     pid = os.getppid()
-    controller = socket.gethostname()
-    began = started(pid) or "unknown"
+    place = {"machine": machine(), "boot": boot_id(), "namespaces": namespaces()}
     return {
         "operator": operator(variables),
-        "controller": controller,
+        "controller": socket.gethostname(),
         "pid": pid,
-        "process_started": began,
-        "token": f"{controller}:{boot_id()}:{pid}:{began}",
+        "process_started": started(pid) or UNKNOWN,
+        **place,
+        "token": digest(run, *place.values()),
     }
+
+
+def digest(*words: str) -> str:
+    """A short name for these words, the same for the same words."""
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
+
+
+def machine() -> str:
+    """The installation of this machine, without telling its ID; containers may have none, or one from their image."""
+    try:
+        with open("/etc/machine-id", encoding="utf-8", errors="replace") as stream:
+            return digest("iopaint.fleet", stream.read().strip())
+    except OSError:
+        return "none"
 
 
 def boot_id() -> str:
     """The boot of this machine: process numbers mean nothing beyond it."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
-            return stream.read().strip()[:8]
+            return stream.read().strip() or UNKNOWN
     except OSError:
-        return "unknown"
+        return UNKNOWN
+
+
+def namespaces() -> str:
+    """Where numbers and start times of processes mean the same. /proc may be that of another namespace than the process's own."""
+    try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return UNKNOWN
+        kinds = [kind for kind in ("pid", "time") if kind == "pid" or os.path.lexists(f"/proc/self/ns/{kind}")]
+        return " ".join(os.readlink(f"/proc/self/ns/{kind}") for kind in kinds)
+    except OSError:
+        return UNKNOWN
 
 
 def is_over(holder: dict, here: dict) -> bool:
-    """Whether the play that holds the lock ran on this control node and is known to have ended."""
-    if holder.get("controller") != here["controller"] or holder.get("process_started") in (None, "unknown"):
+    """Whether the play that holds the lock is known to have ended: it ran where its process could be seen from here."""
+    place = ("controller", "machine", "boot", "namespaces")
+    if UNKNOWN in (here["boot"], here["namespaces"]) or any(holder.get(key) != here[key] for key in place):
         return False
-    before_boot = str(holder.get("token", "")).split(":")[1:2] != here["token"].split(":")[1:2]
-    return before_boot or started(holder.get("pid", 0)) != holder["process_started"]
+    return has_ended(holder.get("pid"), holder.get("process_started"))
 
 
 class ActionModule(ActionBase):
     """Adds who asks; a lock whose play has ended on this control node is taken over."""
 
     def run(self, tmp=None, task_vars=None):
-        """Run the module, once more where there is something to take over or to wait for."""
+        """Run the module; where another play holds the lock, look whether that is over, before the wait and after it."""
         super().run(tmp, task_vars)
-        here = owner(task_vars or {})
+        # The unique IDs of tasks begin with what is one run's own, and end with a counter.
+        here = owner(self._task._uuid.rpartition("-")[0], task_vars or {})
         args = {**self._task.args, "owner": here}
         if args.get("state", "present") == "absent":
             return self.module(args, task_vars)
-        result = self.module({**args, "wait": 0}, task_vars)
-        holder = result.get("holder")
-        if not result.get("failed") or not holder:
-            return result
-        if is_over(holder, here):
-            args["take_over"] = holder["token"]
-            result = self.module(args, task_vars)
-            if not result.get("failed"):
-                who = f"{holder.get('play') or 'a play'} of {holder.get('operator')} since {holder.get('time')}"
-                gone = f"whose process {holder.get('pid')} on this control node is gone"
-                result.setdefault("warnings", []).append(f"The lock was held by {who}, {gone}; it was taken over.")
-            return result
-        return self.module(args, task_vars) if int(args.get("wait", 0)) > 0 else result
+        waits = [0] if str(args.get("wait", 0)) == "0" else [0, args["wait"]]
+        for wait in waits:
+            result = self.module({**args, "wait": wait}, task_vars)
+            if not result.get("failed") or not result.get("holder"):
+                break
+            if is_over(result["holder"], here):
+                return self.module({**args, "over": result["holder"]["token"]}, task_vars)
+        return result
 
     def module(self, args: dict, task_vars: dict) -> dict:
         """One call of the module on the host."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import unicodedata
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.common.parameters import DEFAULT_TYPE_VALIDATORS
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import masked
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 CLOSE = 0.88  # difflib's ratio from which an unknown name counts as a misspelt one
@@ -32,6 +34,15 @@ MISREAD = (
     (datetime.date, "YAML reads it as a date"),
     (int, "YAML drops the zeros that a number begins with"),
 )
+WORDS = (
+    (dict, "a dictionary"),
+    (list, "a list"),
+    (str, "text"),
+    (bool, "true or false"),
+    ((int, float), "a number"),
+    (type(None), "empty"),
+)
+OF_MANY_LINES = ("docker_upstream_key", "docker_registry_cas")  # keys and certificates, each for a file of its own
 
 
 @cache
@@ -53,16 +64,42 @@ def misread(name: str, value: object, option: dict) -> str:
     return next((reason for kind, reason in MISREAD if isinstance(value, kind)), "")
 
 
+def described(value: object, kind: str) -> str:
+    """What a wrong value is, for a message. What is or should be a list or a dictionary is not shown, as it may hold a secret."""
+    if isinstance(value, datetime.date):
+        return str(value)
+    if kind in ("list", "dict") or not isinstance(value, (*SCALARS, type(None))):
+        return next((word for types, word in WORDS if isinstance(value, types)), "something else")
+    text = repr(masked(value, [value]) if isinstance(value, str) else value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def broken_texts(name: str, value: object) -> list[str]:
+    """Where a value has a control character, a line end first of all: in files and commands it would begin a line of its own."""
+    if name in OF_MANY_LINES:
+        return []
+    if isinstance(value, str):
+        wrong = any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in value)
+        return [f"{name} has a line end or another control character, accepted: one line"] if wrong else []
+    if isinstance(value, dict):
+        keys = [text for key in value for text in broken_texts(f"A key of {name}", key)]
+        return keys or [text for key, item in value.items() for text in broken_texts(f"{name}.{key}", item)]
+    if isinstance(value, list):
+        return [text for index, item in enumerate(value) for text in broken_texts(f"{name}[{index}]", item)]
+    return []
+
+
 def problems(name: str, value: object, option: dict) -> list[str]:
     """What is wrong with a value, one sentence each; name says where it stands, as in iopaint_instances[0].port."""
     kind = option.get("type", "str")
-    text = str(value) if isinstance(value, datetime.date) else repr(value)
-    shown = f"{name} is {text}" if len(text) <= 80 else f"{name} is {text[:80]}…"
+    shown = f"{name} is {described(value, kind)}"
     if option.get("no_log"):
         shown = f"{name} is wrong (its value is secret)"
     reason = misread(name, value, option)
     if reason:
         return [f"{shown}, accepted: {KINDS[kind]} in quotes ({reason})"]
+    if broken := broken_texts(name, value):
+        return broken
     try:
         if kind in ("str", "path") and not isinstance(value, SCALARS):
             raise TypeError
@@ -75,7 +112,8 @@ def problems(name: str, value: object, option: dict) -> list[str]:
         return [f"{shown}, accepted: {KINDS.get(kind, kind)}"]
     choices = option.get("choices")
     if kind == "list":
-        element = {"type": option.get("elements", "raw"), "options": option.get("options"), "choices": choices}
+        element = {key: option.get(key) for key in ("options", "no_log")}
+        element.update(type=option.get("elements", "raw"), choices=choices)
         return [text for index, item in enumerate(parsed) for text in problems(f"{name}[{index}]", item, element)]
     if choices and parsed not in choices:
         return [f"{shown}, accepted: {', '.join(map(str, choices))}"]

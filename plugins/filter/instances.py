@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from pathlib import PurePosixPath
 
 from ansible.errors import AnsibleFilterError
@@ -12,6 +13,7 @@ from ansible_collections.iopaint.fleet.plugins.filter.model_files import KNOWN
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import reached_at
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import devices
 
+PORT = re.compile("[0-9]{1,5}")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 OWN_OPTIONS = {
     "host": "bind_address",
@@ -25,6 +27,10 @@ OFF = ("false", "0", "no", "off")
 PLUGIN = "IOPAINT_ENABLE_"  # begins the options that switch on plugins, which download their own weights
 INDEXED = ("stable_diffusion/", "stable_diffusion_xl/")
 CHECKPOINTS = "torch/hub/checkpoints"  # which IOPaint makes where it is missing, whatever its model is
+OPTION = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+SCALARS = (str, int, float, bool)
+KINDS = {"options": dict, "model_urls": dict, "guard": dict, "devices": list}
+ARTICLES = {"options": "a dictionary", "model_urls": "a dictionary", "guard": "a dictionary", "devices": "a list"}
 MODEL_MIRROR = re.compile(r"[A-Z][A-Z0-9_]*_MODEL_(URL|MD5)")
 
 
@@ -35,13 +41,18 @@ def text(value):
 
 def number(value):
     """Return the whole number that a value stands for, or 0."""
-    return int(value) if isinstance(value, (int, str)) and not isinstance(value, bool) and str(value).isdecimal() else 0
+    return int(value) if isinstance(value, (int, str)) and not isinstance(value, bool) and PORT.fullmatch(str(value)) else 0
+
+
+def one_line(value):
+    """Return whether a text is one line, without control characters; letters of any script are fine."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in value)
 
 
 def is_address(value):
     """Return whether compose takes the value as an address to publish on."""
     try:
-        return isinstance(value, str) and bool(ipaddress.ip_address(value))
+        return isinstance(value, str) and "%" not in value and bool(ipaddress.ip_address(value))
     except ValueError:
         return False
 
@@ -88,6 +99,19 @@ def writes_models(instance, environment, models):
     return bool(own or plugins or any(model["path"].startswith(INDEXED) for model in models))
 
 
+def check_kinds(entry, where):
+    """Raise AnsibleFilterError where an entry is no dictionary, or a value of it is of another kind than the rest works with."""
+    if not isinstance(entry, dict):
+        raise AnsibleFilterError(f"{where} is no dictionary of name, variant, port and further keys.")
+    if (entry.get("variant") or "cpu") not in ("cpu", "gpu"):
+        raise AnsibleFilterError(f"{where}: variant {entry['variant']!r} must be cpu or gpu.")
+    if not 1 <= number(entry.get("port")) <= 65535:
+        raise AnsibleFilterError(f"{where}: port {entry.get('port')!r} must be a whole number from 1 to 65535.")
+    for key, value in entry.items():
+        if value is not None and not isinstance(value, KINDS.get(key, SCALARS)):  # what it holds may be a secret
+            raise AnsibleFilterError(f"{where}: {key} must be {ARTICLES.get(key, 'a single value')}.")
+
+
 def complete(entry, where, defaults, models):
     """Return one entry with all its keys but image; raise AnsibleFilterError on what it can't be."""
     if not NAME.fullmatch(str(entry.get("name", ""))):
@@ -107,9 +131,12 @@ def complete(entry, where, defaults, models):
     for option, instead in OWN_OPTIONS.items():
         if option in options:
             raise AnsibleFilterError(f"{where}: options.{option} is set by the role; use {instead}.")
-    broken = sorted(f"options.{name}" for name, value in options.items() if "\n" in text(value))
+    broken = sorted(f"options.{name!s}" for name, value in options.items() if not one_line(f"{name}{text(value)}"))
     if broken:  # what they hold may be a secret
-        raise AnsibleFilterError(f"{where}: {', '.join(broken)} must be of one line.")
+        raise AnsibleFilterError(f"{where}: {', '.join(broken)} must be of one line, without control characters.")
+    odd = sorted(repr(name) for name in options if not OPTION.fullmatch(str(name)))
+    if odd:
+        raise AnsibleFilterError(f"{where}: options has {', '.join(odd)}; names have letters, digits and underscores.")
     environment = {f"IOPAINT_{name.upper()}": text(value) for name, value in options.items() if value is not None}
     cpu_allowed = environment.get("IOPAINT_FLEET_REQUIRE_GPU", "true").lower() in OFF
     writable = instance.get("models_writable")
@@ -134,6 +161,8 @@ def complete(entry, where, defaults, models):
 
 def instances(wanted, defaults, images=None, gpus=None, models=()):
     """Return the completed entries; raise AnsibleFilterError with the entry's place on what is wrong."""
+    for index, entry in enumerate(wanted):
+        check_kinds(entry, f"iopaint_instances[{index}]")
     done = [complete(entry, where, defaults, models) for where, entry in devices.expand(wanted, gpus)]
     for key in ("name", "port"):
         values = [instance[key] for instance in done]
@@ -159,10 +188,18 @@ def built_instances(wanted, built):
 
 
 def to_dotenv(values):
-    """Return a dictionary as the lines of an env file that compose reads back to the same values."""
+    """Return a dictionary as the lines of an env file that compose reads back to the same values.
+
+    Raise AnsibleFilterError for a value that would begin a line of its own; what it holds may be a secret.
+    """
     lines = []
     for name, value in values.items():
         shown = text(value)
+        if not one_line(shown) or not OPTION.fullmatch(name):
+            raise AnsibleFilterError(
+                f"The value for {name!r} of an instance (iopaint_instances or a default of it) has more than one line or a "
+                "control character. Correct it. Nothing was changed."
+            )
         if "'" in shown or shown.endswith("\\"):  # in single quotes nothing can be escaped
             lines.append(name + '="' + re.sub(r'([\\"$])', r"\\\1", shown) + '"')
         else:

@@ -36,7 +36,7 @@ def became(failure):
 
 
 def answers(result, url):
-    """Return what a result of the module uri says of the address, as a sentence."""
+    """Return what a result of the module instance_answer says of the address, as a sentence."""
     status = result.get("status", -1)
     if status == 200:
         return f"{url} answers, but the release behind it is not proven."

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ansible.errors import AnsibleFilterError
 
 DOCUMENTATION = r"""
@@ -44,6 +46,7 @@ KNOWN = {
     "migan": ("migan/migan_traced.pt", "76eb3b1a71c400ee3290524f7a11b89c"),
 }
 KEYS = {"name", "url", "checksum", "path"}
+CHECKSUM = re.compile("(md5|sha1|sha224|sha256|sha384|sha512):[0-9A-Fa-f]+")
 
 
 def model_files(models):
@@ -53,7 +56,7 @@ def model_files(models):
         if not isinstance(model, dict) or "name" not in model or set(model) - KEYS:
             raise AnsibleFilterError(f"iopaint_models[{index}]: {model!r} must be a dict of name, url, checksum and path.")
         entry = {key: value for key, value in model.items() if value is not None}
-        if model["name"] in KNOWN:
+        if isinstance(model["name"], str) and model["name"] in KNOWN:
             place, md5 = KNOWN[model["name"]]
             entry = {
                 "url": RELEASES + place,
@@ -67,7 +70,10 @@ def model_files(models):
                 f"iopaint_models: the model {model['name']} needs {', '.join(missing)} as well; "
                 f"only {', '.join(sorted(KNOWN))} are known by name."
             )
-        if ":" not in str(entry["checksum"]):
+        wrong = sorted(key for key, value in entry.items() if not isinstance(value, str) or not value.isprintable())
+        if wrong:
+            raise AnsibleFilterError(f"iopaint_models: {', '.join(wrong)} of {model['name']!r} must be one line of text.")
+        if not CHECKSUM.fullmatch(str(entry["checksum"])):
             raise AnsibleFilterError(
                 f"iopaint_models: checksum {entry['checksum']!r} of {model['name']} needs its algorithm in front: sha256:…"
             )

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import re
 
-LINE = re.compile(r"#(\d+) (.*)")
+LINE = re.compile(r"#(\d{1,9}) (.*)")
+SECONDS = r"(\d{1,9}(?:\.\d{1,9})?)"
 NAME = re.compile(r"\[(?!internal|context)([^\]]+)\] \S|(exporting to image)$")
-DONE = re.compile(r"DONE ([\d.]+)s$")
-OUTPUT = re.compile(r"([\d.]+) (.*)$")
+DONE = re.compile(rf"DONE {SECONDS}s$")
+OUTPUT = re.compile(rf"{SECONDS} (.*)$")
 # apt's sum of a step, uv's packages one by one
-DOWNLOAD = re.compile(r"Fetched ([\d.,]+) ?([kMG]?)(i?)B in |Downloading \S+ \(([\d.]+)([KMG]?)(i?)B\)$")
+DOWNLOAD = re.compile(
+    rf"Fetched (\d[\d,]{{0,15}}(?:\.\d{{1,9}})?) ?([kMG]?)(i?)B in |Downloading \S+ \({SECONDS}([KMG]?)(i?)B\)$"
+)
 FACTOR = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3}
 
 

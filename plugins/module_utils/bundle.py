@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import posixpath
 import re
 import shutil
@@ -23,6 +24,7 @@ import subprocess
 import tarfile
 from typing import NamedTuple
 
+from ansible_collections.iopaint.fleet.plugins.module_utils import foreign
 from ansible_collections.iopaint.fleet.plugins.module_utils.checksums import has_checksum
 
 SCHEMA = 1
@@ -33,6 +35,7 @@ CHUNK = 2**20
 # What `docker load` is given of an image. A tar with other files, such as index.json, could name images that nobody asked for.
 PARTS = re.compile(r"blobs/sha256/[0-9a-f]{64}|[0-9a-f]{64}[.]json|[^/]+/layer[.]tar")
 COMPRESSIONS = {"zstd": (b"\x28\xb5\x2f\xfd", ["-q", "-3", "-T2"]), "gzip": (b"\x1f\x8b", ["-n", "-1"])}
+ALGORITHMS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 SUFFIXES = {"zstd": "zst", "gzip": "gz"}
 
 
@@ -152,6 +155,8 @@ def compressed(path, compression, program):
 def compression_of(path):
     """Return the compression of an archive by its first bytes; raise BundleError where it is none of ours."""
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a FIFO would be waited for
+            raise BundleError("it is not a regular file")
         with open(path, "rb") as file:
             start = file.read(4)
     except OSError as error:
@@ -197,7 +202,7 @@ def members(path, find):
         try:
             with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
                 yield each(tar, process, compression)
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, MemoryError) as error:  # of damaged headers
             raise BundleError(f"it can't be read to its end ({error})") from error
         finally:
             process.kill()  # whoever has what was looked for does not read on
@@ -221,11 +226,50 @@ def document(member, stream):
 
 
 def parsed(name, text):
-    """Return a JSON text's value; raise BundleError where it is none."""
+    """Return the JSON value of a member's bytes; raise BundleError where it is none."""
     try:
-        return json.loads(text)
-    except ValueError as error:
+        return foreign.parse_json(foreign.decode(text))
+    except foreign.ForeignError as error:
         raise BundleError(f"{name} is damaged ({error})") from error
+
+
+def check(entries, fields, where):
+    """Raise BundleError unless these entries are a list of objects that have the fields, each of its kind.
+
+    fields: a type, or [type] for a list of such, by name.
+    """
+    if not isinstance(entries, list):
+        raise BundleError(f"{where} is no list")
+    for index, entry in enumerate(entries):
+        for name, kind in fields.items():
+            value = entry.get(name) if isinstance(entry, dict) else None
+            items = value if isinstance(kind, list) else [value]
+            wanted = kind[0] if isinstance(kind, list) else kind
+            sound = isinstance(items, list) and all(isinstance(item, wanted) and not isinstance(item, bool) for item in items)
+            if not sound or (wanted is int and any(item < 0 for item in items)):
+                raise BundleError(f"{where}[{index}] has no {name} of the right kind")
+
+
+def check_manifest(images, models):
+    """Raise BundleError unless these are the images and models of a manifest."""
+    check(images, {"variant": str, "image": str, "id": str, "size": int, "tags": [str]}, f"images in its {MANIFEST}")
+    check_models(models, f"models in its {MANIFEST}")
+
+
+def check_models(models, where):
+    """Raise BundleError unless these are models, whose paths can be files and whose checksums can be computed."""
+    check(models, {"name": str, "path": str, "checksum": str}, where)
+    for index, model in enumerate(models):
+        if not model["path"].isprintable() or model["checksum"].partition(":")[0] not in ALGORITHMS:
+            raise BundleError(f"{where}[{index}] has a path or a checksum that can't be one")
+
+
+def checked_list(saved):
+    """Return docker's own list of the images; raise BundleError where it is none."""
+    check(saved, {"Config": str, "Layers": [str]}, SAVED)
+    for image in saved:
+        check([{"RepoTags": image.get("RepoTags") or []}], {"RepoTags": [str]}, SAVED)
+    return saved
 
 
 def manifest_in(name, text):
@@ -235,6 +279,7 @@ def manifest_in(name, text):
     manifest = parsed(MANIFEST, text)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise BundleError(f"its {MANIFEST} is not of the form that this version of the collection reads; make it anew")
+    check_manifest(manifest.get("images"), manifest.get("models"))
     return manifest
 
 
@@ -286,7 +331,7 @@ def verify(path, find):
             raise BundleError(f"{name} has the checksum {sums[name]}, and {SUMS} says {wanted.get(name, 'nothing of it')}")
     first = next(iter(texts))
     manifest = manifest_in(first, texts[first])
-    return Verified(manifest, parsed(SAVED, texts[SAVED]) if SAVED in texts else [], links)
+    return Verified(manifest, checked_list(parsed(SAVED, texts[SAVED])) if SAVED in texts else [], links)
 
 
 def copy_images(path, find, verified, names, out):

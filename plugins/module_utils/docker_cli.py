@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
+
+from ansible_collections.iopaint.fleet.plugins.module_utils import foreign
 
 VARIABLE = re.compile(r'^variable "(\w+)" \{ default = "(.*?)" \}', re.MULTILINE)
 # Of every container that a module makes to ask something: an image is not trusted.
@@ -28,6 +29,22 @@ def bake_environment(recipe, given):
 def network_secret(network):
     """Return the build secret "network" (docker/build/with-network) of these settings, a line NAME=value each."""
     return "\n".join(f"{name}={value}" for name, value in sorted(network.items()))
+
+
+def documents(module, text, asked):
+    """Return the documents (a list of objects, at least one) that docker gave; fail the module where they are none.
+
+    asked: the command, for the message.
+    """
+    try:
+        found = foreign.parse_json(text, list)
+        if not found or not all(isinstance(document, dict) for document in found):
+            raise foreign.ForeignError("it is no list of objects")
+    except foreign.ForeignError as error:
+        module.fail_json(
+            msg=f"The answer of `docker {asked}` can't be used: {error}. See that the host's docker command is Docker's own."
+        )
+    return found
 
 
 class Docker:
@@ -72,7 +89,7 @@ class Docker:
             if "no such image" not in err.lower():
                 self.info("{{.ServerVersion}}")
             return None
-        return json.loads(out)[0]
+        return documents(self.module, out, "image inspect")[0]
 
     def info(self, field):
         """Return one field of `docker info` in Go template form, for example {{.DockerRootDir}}."""

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 import xml.etree.ElementTree as ET
 from html import escape, unescape
+from typing import Any
 
+from ansible_collections.iopaint.fleet.plugins.module_utils import foreign
 from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
 
 try:
@@ -400,24 +401,35 @@ def _winner(paths: list) -> str | None:
 
 def read_spec(path: str) -> tuple:
     """Kind and device names of a spec file; ValueError says what is wrong with it."""
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
+    text = foreign.read_text(path)
     if path.endswith(".json") or text.lstrip().startswith("{"):
-        spec = json.loads(text)
-    elif yaml:
-        try:
-            spec = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except yaml.YAMLError as error:
-            raise ValueError(f"not YAML: {error}") from error
+        spec = foreign.parse_json(text)
     else:
-        spec = outline(text)
+        spec = _load_yaml(text) if yaml else outline(text)
     try:
-        kind, names = spec["kind"], [str(device["name"]) for device in spec["devices"]]
+        kind, names = spec["kind"], [device["name"] for device in spec["devices"]]
     except (KeyError, TypeError) as error:
         raise ValueError("not a CDI spec: it needs a kind, and devices that each have a name") from error
+    if not all(isinstance(word, (str, int)) and str(word).isprintable() for word in [kind, *names]):
+        raise ValueError("not a CDI spec: its kind and the names of its devices are no names")
     if not names:
         raise ValueError("declares no device")
-    return kind, names
+    return kind, list(map(str, names))
+
+
+def _load_yaml(text: str) -> Any:
+    """What YAML says; ValueError for what is none, and for what grows or nests beyond measure."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    try:
+        for event in yaml.parse(text, loader):  # which does not recurse, as loading does
+            depth += isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent))
+            depth -= isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent))
+            if depth > foreign.DEPTH or isinstance(event, yaml.AliasEvent):
+                raise ValueError("not a CDI spec: it nests too deeply, or has aliases")
+        return yaml.load(text, loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {error}") from error
 
 
 def outline(text: str) -> dict:

@@ -11,6 +11,9 @@ import socket
 import ssl
 import traceback
 
+from ansible_collections.iopaint.fleet.plugins.module_utils import foreign
+from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
+
 try:
     from PIL import Image, ImageChops, ImageDraw, ImageOps
 
@@ -18,6 +21,10 @@ try:
 except ImportError:  # the module tells the user
     PILLOW_ERROR = traceback.format_exc()
 
+# Pillow reads forty formats, some by starting programs. An image may come out of a container.
+FORMATS = ("PNG", "JPEG")
+LARGEST_FILE, MOST_PIXELS = 128 * foreign.MIB, 100_000_000
+MODEL_LIMIT = foreign.MIB  # bytes of the answer that describes the model
 LOG = "The container's log says why: `docker logs CONTAINER`."
 
 # What to look at next, by the status of the answer.
@@ -85,11 +92,14 @@ def request_body(photo: Image.Image, mask: Image.Image, parameters: dict) -> byt
 
 def _read(option: str, path: str, mode: str) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(foreign.read_file(path, LARGEST_FILE)), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:  # known before the image is decoded
+                raise CheckError(f"it is {_size(image)}, and may have up to {MOST_PIXELS} pixels")
             upright = ImageOps.exif_transpose(image).convert(mode)
     except Exception as error:  # Pillow lets through whatever a broken file makes it raise
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise CheckError(f"{option} {path} can't be read: {reason}") from error
+        ours = isinstance(error, (CheckError, foreign.ForeignError))
+        reason = getattr(error, "strerror", None) or (str(error) if ours else f"{type(error).__name__}: {error}")
+        raise CheckError(f"{option} {path} can't be read as PNG or JPEG: {reason}") from error
     upright.info = {}  # the orientation would be sent along, and applied a second time
     return upright
 
@@ -114,24 +124,30 @@ def _size(image: Image.Image) -> str:
 def read_model(body: bytes) -> str:
     """Name in the answer to GET /api/v1/model."""
     try:
-        return str(json.loads(body)["name"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckError(
-            f"the answer to GET /api/v1/model names no model, so this is not IOPaint: {server_text(body)}"
-        ) from error
+        name = foreign.parse_json(foreign.decode(body), dict).get("name")
+    except foreign.ForeignError:
+        name = None
+    if not isinstance(name, str) or not name:
+        raise CheckError(f"the answer to GET /api/v1/model names no model, so this is not IOPaint: {server_text(body)}")
+    return _short(name)
+
+
+def answer_limit(photo: Image.Image) -> int:
+    """Most bytes of an answer: those of a PNG of this size that nothing compresses, with room for its headers."""
+    return 8 * photo.width * photo.height + 65536
 
 
 def read_answer(body: bytes, content_type: str, photo: Image.Image) -> Image.Image:
     """The image in the answer to POST /api/v1/inpaint."""
     try:
-        with Image.open(io.BytesIO(body)) as image:
+        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
             if image.size == photo.size:
                 return image.convert("RGB")
             size = _size(image)  # known before the image is decoded, so a huge one costs nothing
     except Exception as error:  # Pillow lets through whatever broken data makes it raise
         text = server_text(body) if content_type.startswith(("text/", "application/json")) else str(error)
         raise CheckError(
-            f"IOPaint's answer is no image that can be read ({len(body)} bytes of {content_type}): {_short(text)}. "
+            f"IOPaint's answer is no PNG or JPEG that can be read ({len(body)} bytes of {_short(content_type)}): {_short(text)}. "
             "Is something other than IOPaint at this address?"
         ) from error
     raise CheckError(f"IOPaint answered with an image of {size} to one of {_size(photo)}. {LOG}")
@@ -208,16 +224,18 @@ def _first(strays: Image.Image, box: tuple) -> list:
 
 def explain_status(request: str, status: int, reason: str, body: bytes, location: str | None) -> str:
     """Message for an answer other than 200."""
-    said = f"to {location}" if location else server_text(body)
-    return f"{request}: HTTP {status} {reason}: {said}. {ADVICE.get(status, LOG)}"
+    said = f"to {_short(location)}" if location else server_text(body)
+    return f"{request}: HTTP {status} {_short(reason)}: {said}. {ADVICE.get(status, LOG)}"
 
 
-def explain_failure(request: str, error: Exception, timeout: int) -> str:
+def explain_failure(request: str, error: Exception, timeout: int) -> str:  # noqa: PLR0911 - a cause each
     """Message for a request that got no answer."""
     cause = getattr(error, "reason", error)  # what URLError wraps
+    if isinstance(cause, foreign.ForeignError):
+        return f"{request}: the answer was not read, as {cause}. Is something other than IOPaint at this address?"
     if isinstance(cause, (socket.timeout, TimeoutError)):
         return (
-            f"{request}: no answer within {timeout} s. The model may still be loading, or be slow on this host: raise "
+            f"{request}: no complete answer within {timeout} s. The model may still be loading, or be slow on this host: raise "
             f"timeout if it only needs longer. {LOG}"
         )
     if isinstance(cause, ConnectionRefusedError):
@@ -229,6 +247,8 @@ def explain_failure(request: str, error: Exception, timeout: int) -> str:
         return f"{request}: the host name can't be resolved ({cause.strerror}). Look at url and at the host's DNS."
     if isinstance(cause, ssl.SSLError):
         return f"{request}: TLS failed: {cause}. Set ca_path to the CA of the gateway's certificate, and look at url."
+    if isinstance(cause, ValueError):
+        return f"{request}: {_short(cause)}. Look at url, and at the proxy that the host's environment names (http_proxy)."
     return (
         f"{request}: the connection broke: {_short(cause) or type(cause).__name__}. A process killed for its memory "
         f"looks like this. {LOG}"
@@ -239,8 +259,8 @@ def server_text(body: bytes) -> str:
     """The server's own words, from IOPaint's JSON, FastAPI's JSON or an HTML page, and never the payload."""
     text = body.decode(errors="replace")
     try:
-        said = json.loads(text)
-    except ValueError:
+        said = foreign.parse_json(text)
+    except foreign.ForeignError:
         return _short(re.sub(r"<[^>]*>", " ", text)) or "(empty)"
     if not isinstance(said, dict):
         return _short(text)
@@ -251,11 +271,13 @@ def server_text(body: bytes) -> str:
 
 
 def _validation_error(item: object) -> str:
-    if isinstance(item, dict) and "loc" in item and "msg" in item:  # FastAPI's, which repeats the input it refuses
+    if (
+        isinstance(item, dict) and isinstance(item.get("loc"), list) and "msg" in item
+    ):  # FastAPI's, which repeats the input it refuses
         return f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
     return str(item)
 
 
 def _short(text: object) -> str:
-    text = " ".join(str(text).split())
+    text = " ".join(plain(str(text)).split())
     return text if len(text) <= 300 else f"{text[:300]}…"

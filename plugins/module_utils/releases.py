@@ -17,7 +17,7 @@ import re
 import shutil
 import tempfile
 
-from ansible_collections.iopaint.fleet.plugins.module_utils import network
+from ansible_collections.iopaint.fleet.plugins.module_utils import foreign, network
 from ansible_collections.iopaint.fleet.plugins.module_utils.audit import now
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
 
@@ -26,6 +26,15 @@ RECORD = "release.json"
 OVERRIDES = ("unprivileged.yaml", "devices.yaml")  # compose files that a release may have beside compose.yaml, in their order
 SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
 PREPARED, CURRENT, FORMER, FAILED, SUPERSEDED = "prepared", "current", "former", "failed", "superseded"
+TEXT = (str, type(None))
+WORDS = ("time", "operator", "controller", "reason", "image", "image_id", "asked", "digest", "ref", "revision")
+KINDS = {  # what the values of a record are, where it has them
+    **dict.fromkeys(("id", "outcome"), str),
+    **dict.fromkeys((*WORDS, "variant", "project", "url", "started", "replaces", "memory"), TEXT),
+    **dict.fromkeys(("environment", "proof"), (dict, type(None))),
+    "devices": (list, type(None)),
+    "started_uptime": (int, float, type(None)),
+}
 OUTCOMES = (PREPARED, CURRENT, FORMER, FAILED, SUPERSEDED)
 
 
@@ -69,8 +78,7 @@ def unpin(content):
 
 def read(path):
     """Return a file's text."""
-    with open(path, encoding="utf-8", newline="") as stream:
-        return stream.read()
+    return foreign.read_text(path)
 
 
 class Releases:
@@ -94,9 +102,10 @@ class Releases:
             return []
 
     def _read(self, release_id):
-        record = json.loads(read(self.path(release_id, RECORD)))
-        if not isinstance(record, dict) or record.get("id") != release_id or record.get("outcome") not in OUTCOMES:
-            raise ValueError("no record of this release")
+        record = foreign.parse_json(read(self.path(release_id, RECORD)), dict)
+        wrong = sorted(key for key, kinds in KINDS.items() if not isinstance(record.get(key), kinds))
+        if wrong or record["id"] != release_id or record["outcome"] not in OUTCOMES:
+            raise ValueError(f"no record of this release ({', '.join(wrong) or 'id or outcome'})")
         return record
 
     def path(self, release_id, *names):

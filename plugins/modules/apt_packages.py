@@ -221,7 +221,7 @@ class Packages:
         path = f"{self.module.params['root']}/sources.list.d/{self.module.params['source']}.sources"
         if not os.path.exists(path):
             return []
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return addresses(file.read(), self.command("dpkg", "--print-architecture")[1].strip())
 
     def listed(self) -> bool:

@@ -218,6 +218,11 @@ def main():
         },
         supports_check_mode=True,
     )
+    try:
+        bundle.check_manifest(module.params["images"], module.params["held"])
+        bundle.check_models(module.params["models"], "models (iopaint_models)")
+    except bundle.BundleError as error:
+        module.fail_json(msg=f"The bundle {module.params['named']} can't be used: {error}. {NOTHING}")
     load = Load(module)
     needs, loaded = load.needs(), []
     if needs and module.params["path"] and not module.check_mode:

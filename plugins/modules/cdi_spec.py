@@ -85,7 +85,7 @@ import os
 import re
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import gpu
+from ansible_collections.iopaint.fleet.plugins.module_utils import foreign, gpu
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
 
 OUTPUT = "NVIDIA_CTK_CDI_OUTPUT_FILE_PATH"
@@ -94,9 +94,8 @@ MARK = "# Written by iopaint.fleet.cdi_spec.\n"  # tells a file of this module f
 
 def read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
+        return foreign.read_file(path).decode(errors="replace")
+    except (OSError, foreign.ForeignError):
         return ""
 
 
@@ -160,7 +159,10 @@ class Spec:
 
     def names(self) -> list:
         """Qualified names of what was generated."""
-        kind, names = gpu.read_spec(os.path.join(self.module.tmpdir, "nvidia.yaml"))
+        try:
+            kind, names = gpu.read_spec(os.path.join(self.module.tmpdir, "nvidia.yaml"))
+        except ValueError as error:
+            self.module.fail_json(msg=f"nvidia-ctk generated a CDI spec that can't be read: {error}. Nothing was changed.")
         return [f"{kind}={name}" for name in names]
 
     def system(self, *arguments: str) -> None:

@@ -11,6 +11,7 @@ description:
   - Merges wanted keys into the Docker Engine's configuration file, deep and key by key. Everything else stays letter by
     letter as it was, the order of keys, the spelling of numbers and the layout included.
   - Refuses, before anything is written, what the engine cannot read and what would keep it from starting.
+  - If an address in the file has a password, that of a proxy for example, the file and its copies become readable for root alone.
   - Says whether the engine has to be reloaded or restarted to take up what changed, and does neither.
 options:
   path:
@@ -132,11 +133,14 @@ backup_file:
   sample: /etc/docker/daemon.json.4711.2026-11-24@06:02:41~
 """
 
+import glob
 import os
 import shlex
+import stat
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils import foreign
 from ansible_collections.iopaint.fleet.plugins.module_utils.daemon_json import (
     ConfigError,
     Flag,
@@ -149,21 +153,24 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.daemon_json import (
     parse_flags,
 )
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import secrets
+
+PRIVATE = 0o600
 
 
 def read(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return decode(file.read())
+        return decode(foreign.read_file(path))
     except FileNotFoundError:
         return ""
+    except foreign.ForeignError as error:
+        raise ConfigError(f"{error}. Put a file with the engine's options there.") from error
 
 
 def read_environment(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:  # systemd decides whether the engine starts without it
+        return foreign.read_file(path).decode(errors="replace")
+    except (OSError, ValueError):  # systemd decides whether the engine starts without it
         return ""
 
 
@@ -210,6 +217,17 @@ def validate(module: AnsibleModule, candidate: str) -> None:
         raise ConfigError(f"{command[0]} refuses the new content: {words.rstrip('.')}. {advice}")
 
 
+def secret(text: str) -> bool:
+    """Whether an address in the text has a user or a password."""
+    return bool(secrets([text]))
+
+
+def exposed(path: str) -> list[str]:
+    """The file and the copies of it that have a password and that others can read; dockerd reads it as root."""
+    found = [name for name in [path, *glob.glob(f"{glob.escape(path)}.*~")] if os.path.isfile(name)]
+    return [name for name in found if stat.S_IMODE(os.stat(name).st_mode) & 0o077 and secret(read_environment(name))]
+
+
 def install(module: AnsibleModule, target: str, text: str) -> str | None:
     """Put the text in the file's place at once or not at all; returns the backup's path."""
     folder = module.tmpdir if module.check_mode else os.path.dirname(target)
@@ -223,7 +241,12 @@ def install(module: AnsibleModule, target: str, text: str) -> str | None:
         validate(module, candidate)
         if module.check_mode:
             return None
+        if (secret(text) and os.path.exists(target)) or exposed(target):
+            os.chmod(target, PRIVATE)  # before the copy and the move, which keep the mode
         backup = module.backup_local(module.params["path"]) if module.params["backup"] else None
+        if secret(text) and not os.path.exists(target):
+            os.rename(candidate, target)  # a move would give it the mode of a new file
+            return backup
         module.atomic_move(candidate, target)  # keeps owner, group, mode and SELinux context
         return backup
     finally:
@@ -250,6 +273,10 @@ def run(module: AnsibleModule) -> dict:
         backup = install(module, target, after)
         if backup:
             result["backup_file"] = backup
+    for name in dict.fromkeys([*exposed(target), *exposed(path)]):
+        result["changed"] = True
+        if not module.check_mode:
+            os.chmod(name, PRIVATE)
     return result
 
 

@@ -53,6 +53,7 @@ import glob
 import os
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils import foreign
 from ansible_collections.iopaint.fleet.plugins.module_utils.daemon_json import ConfigError, decode, document
 
 # What exists only once somebody has put something there; the engine makes everything else by itself.
@@ -62,10 +63,10 @@ CONTENT = {"images": "image/*/imagedb/content/sha256/*", "volumes": "volumes/*/_
 def present_root(config: str, default: str) -> str:
     """The data root that the configuration names; a file that can't be read is for the task that edits it."""
     try:
-        with open(config, "rb") as file:
-            return document(decode(file.read())).get("data-root") or default
-    except (FileNotFoundError, ConfigError):
+        named = document(decode(foreign.read_file(config))).get("data-root")
+    except (OSError, ConfigError, foreign.ForeignError):
         return default
+    return named if isinstance(named, str) and named.isprintable() and named else default
 
 
 def main() -> None:

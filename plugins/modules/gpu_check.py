@@ -80,14 +80,14 @@ unchecked:
 
 import hashlib
 import io
-import json
 import os
 import re
 import tarfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import gpu
-from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker, documents
 
 REPOSITORY = "iopaint-fleet/gpu-check"
 # What nvidia-smi and the driver's library are linked against, beside what the shell is.
@@ -174,7 +174,8 @@ class Check:
 
     def run(self, *arguments: str) -> tuple:
         """Run docker, for as long as it may take."""
-        return self.module.run_command([*self.timeout, self.docker.path, *arguments])
+        # The first one stops docker and with it the container, the second one ends even where that hangs.
+        return run([*self.timeout, self.docker.path, *arguments], self.module.params["timeout"] + 10)
 
     def image(self) -> str:
         if wanted := self.module.params["image"]:
@@ -228,9 +229,9 @@ class Check:
         return {"device": device, "uuids": sorted(seen), "nodes": nodes}
 
     def running(self) -> list:
-        _rc, ids, _err = self.docker.run("ps", "-q")
-        rc, out, _err = self.docker.run("inspect", *ids.split()) if ids.split() else (1, "", "")
-        return json.loads(out) if rc == 0 else []  # a container may end between the two
+        _, ids, _ = self.docker.run("ps", "-q")
+        rc, out, _ = self.docker.run("inspect", *ids.split()) if ids.split() else (1, "", "")
+        return documents(self.module, out, "inspect") if rc == 0 else []  # a container may end between the two
 
     def ask(self, container: dict) -> str | None:
         """Why the container lost its GPU; nothing where it has it, '?' where it can't be asked."""

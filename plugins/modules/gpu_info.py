@@ -394,11 +394,10 @@ driver_error:
   sample: "Failed to initialize NVML: Driver/library version mismatch"
 """
 
-import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import gpu
+from ansible_collections.iopaint.fleet.plugins.module_utils import foreign, gpu
 from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
 
 
@@ -406,8 +405,8 @@ def engine(module: AnsibleModule, timeout: int) -> dict | None:
     docker = module.get_bin_path("docker")
     rc, stdout, _err = run([docker, "info", "--format", "{{json .}}"], timeout) if docker else (1, "", "")
     try:
-        info = json.loads(stdout) if rc == 0 else {}
-    except ValueError:
+        info = foreign.parse_json(stdout, dict) if rc == 0 else {}
+    except foreign.ForeignError:
         info = {}
     return gpu.engine_state(info) if info.get("ServerVersion") else None
 

@@ -57,9 +57,9 @@ running:
   returned: success
 """
 
-import json
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils import foreign
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import is_locked
 
 MOST = 256 * 1024
@@ -80,8 +80,7 @@ def added(path, offset):
 def finished(path):
     """Return whether the job's file has its result."""
     try:
-        with open(path, encoding="utf-8") as stream:
-            return bool(json.load(stream).get("finished", True))
+        return bool(foreign.parse_json(foreign.read_text(path, 16 * foreign.MIB), dict).get("finished", True))
     except (OSError, ValueError):  # not there yet, or just being written
         return False
 

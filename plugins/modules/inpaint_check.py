@@ -22,14 +22,14 @@ options:
     required: true
   image:
     description:
-      - Photograph on the managed host, in any format that Pillow reads. It is never changed.
+      - Photograph on the managed host, PNG or JPEG. It is never changed.
       - It is sent upright, as RGB, without metadata, no larger than O(max_side), and as PNG, so that nothing is lost on
         the way there and back.
     type: path
     required: true
   mask:
     description:
-      - Mask on the managed host, of the same size as O(image). What is brighter than middle gray is inpainted.
+      - Mask on the managed host, PNG or JPEG, of the same size as O(image). What is brighter than middle gray is inpainted.
       - By default the module draws a spot with a brush stroke through it, in the middle, over 9 % of the image.
     type: path
   max_side:
@@ -68,7 +68,7 @@ options:
     default: 1.0
   timeout:
     description:
-      - How long, in seconds, IOPaint may be silent in answering a request. There are three.
+      - How long, in seconds, a request may take until its answer is there in full. There are three.
       - The first inpainting after a start takes longest.
     type: int
     default: 120
@@ -117,6 +117,8 @@ attributes:
 notes:
   - Never reports a change, not even when it writes O(picture).
   - It sends one request for inpainting and repeats none. Wait for the health check first.
+  - The answer is not trusted. It has to be a PNG or a JPEG of the size that was sent, and is read up to the bytes that such
+    an image can have.
   - Cookies are kept during the check, so that a gateway with sticky balancing has one instance answer all of it.
 seealso:
   - module: ansible.builtin.uri
@@ -238,13 +240,12 @@ import os
 import re
 import tempfile
 import time
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from ansible.module_utils import urls
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.common import respawn
-from ansible_collections.iopaint.fleet.plugins.module_utils import inpaint
+from ansible_collections.iopaint.fleet.plugins.module_utils import foreign, inpaint
 
 SYSTEM_PYTHONS = ["/usr/bin/python3", "/usr/libexec/platform-python"]
 
@@ -273,31 +274,26 @@ class Service:
             http_agent="iopaint.fleet",
         )
 
-    def call(self, method: str, path: str, data: bytes | None = None) -> tuple:
-        """Status, headers and body of the answer."""
+    def call(self, method: str, path: str, limit: int, data: bytes | None = None) -> tuple:
+        """Status, headers and body of the answer, which may have up to limit bytes."""
         request = f"{method} {self.url}{path}"
         try:
-            with self.session.open(method, self.url + path, data=data) as response:
-                return response.status, response.headers, response.read()
-        except HTTPError as error:
-            message = inpaint.explain_status(request, error.code, error.reason, _body(error), error.headers.get("Location"))
-            raise inpaint.CheckError(message, status=error.code) from error
-        except (OSError, http.client.HTTPException, urls.ConnectionError) as error:
+            status, reason, headers, body = foreign.ask(
+                self.session, method, self.url + path, seconds=self.timeout, limit=limit, data=data
+            )
+        except (OSError, ValueError, http.client.HTTPException, urls.ConnectionError) as error:
             raise inpaint.CheckError(inpaint.explain_failure(request, error, self.timeout)) from error
+        if status != http.client.OK:
+            message = inpaint.explain_status(request, status, reason, body, headers.get("Location"))
+            raise inpaint.CheckError(message, status=status)
+        return status, headers, body
 
     def model(self) -> str:
-        _status, _headers, body = self.call("GET", "/api/v1/model")
+        _, _, body = self.call("GET", "/api/v1/model", inpaint.MODEL_LIMIT)
         return inpaint.read_model(body)
 
-    def inpaint(self, data: bytes) -> tuple:
-        return self.call("POST", "/api/v1/inpaint", data)
-
-
-def _body(error: HTTPError) -> bytes:
-    try:
-        return error.read()
-    except (OSError, http.client.HTTPException):  # the status says enough
-        return b""
+    def inpaint(self, data: bytes, limit: int) -> tuple:
+        return self.call("POST", "/api/v1/inpaint", limit, data)
 
 
 def complaint(params: dict) -> str | None:
@@ -349,12 +345,12 @@ def check(module: AnsibleModule, result: dict) -> None:
     expect_model(result["model"], params["model"], "before")
 
     start = time.monotonic()
-    status, headers, body = service.inpaint(data)
+    status, headers, body = service.inpaint(data, inpaint.answer_limit(photo))
     seed = headers.get("X-Seed") or ""
     result.update(
         status=status,
         latency_ms=round((time.monotonic() - start) * 1000, 1),
-        seed=int(seed) if seed.isdigit() else None,
+        seed=int(seed) if re.fullmatch("[0-9]{1,20}", seed) else None,
     )
     answer = inpaint.read_answer(body, headers.get("Content-Type") or "unknown type", photo)
     result["pixels"] = inpaint.compare(photo, answer, mask, params["tolerance"])

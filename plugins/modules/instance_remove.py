@@ -103,14 +103,13 @@ data:
   returned: always
 """
 
-import json
 import os
 import re
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, exchange, files, images, releases
-from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, documents
 
 TEMPORARY = r"tmp[a-z0-9_]{8}"  # of a file that was being written when its play was killed
 OF_INSTANCE = re.compile(rf"releases|current(\.new)?|proof\.png|{TEMPORARY}")
@@ -192,7 +191,7 @@ class Removal:
         if not out.split():
             return []
         _rc, out, _err = self.docker.run("inspect", "--type", "container", *out.split())  # one that has gone by now is left out
-        return json.loads(out)
+        return documents(self.module, out, "inspect") if out.strip() not in ("", "[]") else []
 
     # --- what goes ---------------------------------------------------------------------------------------------------
 

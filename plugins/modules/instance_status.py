@@ -93,11 +93,10 @@ lock:
   returned: with RV(state=ok)
 """
 
-import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, gpu, lock, releases
+from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, foreign, gpu, lock, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
 
 ZERO_TIME = "0001-01-01"  # what the engine says of a container that was never started
@@ -125,8 +124,8 @@ class Look:
             return {"state": "stopped", "reason": reason, "version": None, "root": None}
         rc, out, err = self.asked("info", "--format", "{{json .}}")
         try:
-            info = json.loads(out) if rc == 0 else {}
-        except ValueError:
+            info = foreign.parse_json(out, dict) if rc == 0 else {}
+        except foreign.ForeignError:
             info = {}
         if not info.get("ServerVersion"):  # older clients exit 0 without an engine
             reason = err.strip() or " ".join(info.get("ServerErrors") or []) or "It gave no answer."
@@ -150,8 +149,8 @@ class Look:
             return {}
         _rc, out, _err = self.asked("inspect", "--type", "container", *out.split())  # one that has gone by now is left out
         try:
-            documents = json.loads(out)
-        except ValueError:
+            documents = foreign.parse_json(out, list)
+        except foreign.ForeignError:
             return None
         found = {}
         for document in documents:

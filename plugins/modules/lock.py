@@ -9,10 +9,12 @@ module: lock
 short_description: Takes and frees the lock of a host, so that two plays never change it at once
 version_added: 1.0.0
 description:
-  - The lock is a file that says who holds it (operator, control node, play, since when). It is made in one step, so of two
-    plays that ask at the same moment one gets it.
-  - A lock that a play on this very control node left behind, killed before it could free it, is taken over, and that is said.
-  - Any other lock that is held fails the module once O(wait) is over, with its holder and the command that frees it.
+  - The lock is a file that says who holds it (operator, control node, play, since when). Of two plays that ask at the same
+    moment one gets it.
+  - A lock whose play was killed is taken over, and a warning says so. That the play is over is known only on the same
+    control node, since its last boot and in the same namespace of processes. A container is another namespace, so AWX and
+    CI, which start one for each play, never know it.
+  - Any other lock that is held fails the module once O(wait) is over. The message has its holder and how to take it over.
 options:
   state:
     description:
@@ -49,8 +51,15 @@ options:
     description: Who asks. The action plugin sets it.
     type: dict
   take_over:
+    description:
+      - Token of a lock that the operator knows to be nobody's any more, as the message about it has it. It is taken over.
+      - All locks that one run left behind have the same token. A lock of another token stays.
+    type: str
+    default: ""
+  over:
     description: Token of a lock whose play is known to be over. The action plugin sets it.
     type: str
+    default: ""
 attributes:
   check_mode:
     support: full
@@ -66,7 +75,12 @@ EXAMPLES = r"""
     play: upgrade
     wait: 60
 
-- name: A lock that nobody will free any more is gone
+- name: Take over the lock of a play that was killed in a container that is gone
+  iopaint.fleet.lock:
+    play: upgrade
+    take_over: 5f0c3e9a7b1d2846
+
+- name: Remove a lock that nobody will release any more
   iopaint.fleet.lock:
     state: absent
     force: true
@@ -82,47 +96,17 @@ holder:
   type: dict
   returned: where one was found
 taken_over:
-  description: Whether a lock was taken over from a play that is over.
+  description: Whether the lock of another play was taken over.
   type: bool
   returned: with O(state=present)
 """
 
-import json
-import os
-import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import audit
-from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
-from ansible_collections.iopaint.fleet.plugins.module_utils.lock import PATH, read
+from ansible_collections.iopaint.fleet.plugins.module_utils import audit, lock
 
-
-def take(path, content):
-    """Make the lock with its content in one step; return False where there is one."""
-    make_folder(os.path.dirname(path))
-    descriptor, candidate = tempfile.mkstemp(dir=os.path.dirname(path))
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        os.fchmod(descriptor, 0o644)
-        json.dump(content, stream)
-    try:
-        os.link(candidate, path)
-    except FileExistsError:
-        return False
-    finally:
-        os.unlink(candidate)
-    return True
-
-
-def free(path, token):
-    """Remove the lock of this token; return what it said, or None where it was not there."""
-    holder = read(path)
-    if holder is None or holder.get("token") != token:
-        return None
-    claimed = f"{path}.freed.{os.getpid()}"
-    os.rename(path, claimed)  # of two that free the same lock one succeeds
-    os.unlink(claimed)
-    return holder
+OVER, ASKED_FOR = "its play is over", "the operator asked for it (iopaint_lock_take_over)"
 
 
 def explain(holder, path, wait):
@@ -133,13 +117,18 @@ def explain(holder, path, wait):
     return (
         f"Another play holds the lock {path} of this host{waited}: {who} (process {holder.get('pid', 'unknown')}){release}, "
         f"since {holder.get('time', 'unknown')}. Wait for it, or raise iopaint_lock_wait. If that play is over (its control "
-        "node is gone, or the process is), free the lock: "
-        f"ansible HOST -b -m iopaint.fleet.lock -a 'state=absent force=true path={path}'. Nothing was changed by this play."
+        "node or its container is gone, or its process is), take the lock over with "
+        f"-e iopaint_lock_take_over={holder['token']}, or remove it: "
+        f"ansible HOST -b -m iopaint.fleet.lock -a 'state=absent force=true path={path}'. "
+        "Nothing was changed by this play."
     )
 
 
 def acquire(module, path, owner):
-    """Take the lock, waiting as long as is allowed; fail the module where it stays held."""
+    """Take the lock, waiting as long as is allowed; return who still holds it, then who held it before and why that is over.
+
+    Each of them is None where there is nobody.
+    """
     params = module.params
     content = {
         **owner,
@@ -147,22 +136,27 @@ def acquire(module, path, owner):
         "play": params["play"],
         "release": params["release"],
     }
+    reasons = {params["take_over"]: ASKED_FOR, params["over"]: OVER}
     deadline = time.monotonic() + params["wait"]
-    taken_over = None
+    former, reason = None, None
     while True:
-        holder = read(path)
-        if holder and holder.get("token") == owner["token"]:
+        holder = lock.read(path)
+        if holder and holder["token"] == owner["token"]:
             if params["release"] and params["release"] != holder.get("release") and not module.check_mode:
-                write(path, json.dumps({**holder, "release": params["release"]}))
-            return None, taken_over
-        if holder and params["take_over"] and holder.get("token") == params["take_over"] and not module.check_mode:
-            taken_over = free(path, params["take_over"]) or taken_over
-            continue
-        if holder is None and (module.check_mode or params["state"] == "free" or take(path, content)):
-            return None, taken_over
+                lock.replace(path, owner["token"], {**holder, "release": params["release"]})
+            return None, former, reason
+        if holder and holder["token"] in reasons:
+            if module.check_mode:
+                return None, None, None
+            step = lock.free(path, holder["token"]) if params["state"] == "free" else lock.replace(path, holder["token"], content)
+            if step:
+                former, reason = step, reasons[holder["token"]]
+            continue  # somebody else may have been faster
+        if holder is None and (module.check_mode or params["state"] == "free" or lock.take(path, content)):
+            return None, former, reason
         if holder and time.monotonic() >= deadline:
-            return holder, taken_over
-        time.sleep(0.5)
+            return holder, former, reason
+        time.sleep(0.5 if holder else 0)
 
 
 def main():
@@ -170,14 +164,15 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["present", "absent", "free"], "default": "present"},
-            "path": {"type": "path", "default": PATH},
+            "path": {"type": "path", "default": lock.PATH},
             "wait": {"type": "int", "default": 0},
             "play": {"type": "str", "default": ""},
             "release": {"type": "str", "default": ""},
             "force": {"type": "bool", "default": False},
             "audit": {"type": "path", "default": audit.LOG},
             "owner": {"type": "dict"},
-            "take_over": {"type": "str", "no_log": False},
+            "take_over": {"type": "str", "default": "", "no_log": False},
+            "over": {"type": "str", "default": "", "no_log": False},
         },
         supports_check_mode=True,
     )
@@ -187,23 +182,23 @@ def main():
         module.fail_json(msg="owner is not set: this module is called by its action plugin.")
     try:
         if params["state"] == "absent":
-            holder = read(path)
-            token = holder.get("token") if holder and params["force"] else owner["token"]
-            there = bool(holder and holder.get("token") == token)
-            if there and not module.check_mode:
-                free(path, token)
-                if params["force"]:
-                    audit.append(params["audit"], "lock freed by force", owner, holder=holder)
+            holder = lock.read(path)
+            token = holder["token"] if holder and params["force"] else owner["token"]
+            there = bool(holder and holder["token"] == token)
+            if there and not module.check_mode and lock.free(path, token) and params["force"]:
+                audit.append(params["audit"], "lock freed by force", owner, holder=holder)
             module.exit_json(changed=there and params["force"], owner=owner, **({"holder": holder} if holder else {}))
-        holder, taken_over = acquire(module, path, owner)
-        if taken_over:
-            audit.append(params["audit"], "lock taken over", owner, holder=taken_over)
+        holder, former, reason = acquire(module, path, owner)
+        if former:
+            audit.append(params["audit"], "lock taken over", owner, holder=former, reason=reason)
     except OSError as error:
         module.fail_json(msg=f"The lock {path} could not be read or made: {error}. Nothing was changed.", owner=owner)
     if holder:
         module.fail_json(msg=explain(holder, path, params["wait"]), holder=holder, owner=owner)
-    found = {"holder": taken_over} if taken_over else {}
-    module.exit_json(changed=False, owner=owner, taken_over=bool(taken_over), **found)
+    if former:
+        who = f"{former.get('play') or 'a play'} of {former.get('operator')} on {former.get('controller')}"
+        module.warn(f"The lock was held by {who} since {former.get('time', 'unknown')}. It was taken over, as {reason}.")
+    module.exit_json(changed=False, owner=owner, taken_over=bool(former), **({"holder": former} if former else {}))
 
 
 if __name__ == "__main__":

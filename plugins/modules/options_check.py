@@ -53,13 +53,16 @@ problems:
 """
 
 import os
+import secrets
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.images import USER
 
 WRONG_OPTIONS = os.EX_USAGE
 PREFIX = "entrypoint: "
+TIMEOUT = 300  # seconds for what an image does with its options, on a busy host
 ENGINE_FAILED = 125  # docker's own: the container did not come up, which a busy host can do once
 
 
@@ -68,7 +71,7 @@ def ask_source(module, instance):
     params = module.params
     environment = {"IOPAINT_MODEL_DIR": params["models"], **instance["environment"]}
     command = ["/usr/bin/python3", params["entrypoint"], "check", "--source", params["source"]]
-    rc, _out, err = module.run_command(command, environ_update={name: str(value) for name, value in environment.items()})
+    rc, _out, err = run(command, TIMEOUT, {name: str(value) for name, value in environment.items()})
     return rc, err
 
 
@@ -84,11 +87,24 @@ def ask_image(module, docker, instance):
     environment = {name: str(value) for name, value in instance["environment"].items()}
     variables = [word for name in environment for word in ("-e", name)]  # values may be secret: in no process list
     mount = ["-v", f"{module.params['models']}:/app/models:ro"] if os.path.isdir(module.params["models"]) else []
-    command = ["run", "--rm", *NO_RIGHTS, f"--user={USER}:{USER}", *mount, *variables, instance["image"], "check"]
     for _attempt in range(3):
-        rc, _out, err = docker.run(*command, environ_update=environment)
+        name = f"iopaint-options-{secrets.token_hex(6)}"
+        command = [
+            "run",
+            "--rm",
+            f"--name={name}",
+            *NO_RIGHTS,
+            f"--user={USER}:{USER}",
+            *mount,
+            *variables,
+            instance["image"],
+            "check",
+        ]
+        rc, _out, err = run([docker.path, *command], TIMEOUT, environment)
         if rc != ENGINE_FAILED:
             break
+    if rc < 0:  # docker was killed, and the container lives on
+        docker.run("rm", "--force", name)
     return rc, err
 
 

@@ -67,6 +67,8 @@ def is_free(address, port):
             probe.bind((address, port))
         except OSError as error:
             return error.errno != errno.EADDRINUSE
+        except (ValueError, TypeError):  # no address at all, which compose refuses
+            return True
     return True
 
 
@@ -100,6 +102,9 @@ def main():
         argument_spec={"ports": {"type": "list", "elements": "dict", "required": True, "options": spec}},
         supports_check_mode=True,
     )
+    for want in module.params["ports"]:
+        if not 1 <= want["port"] <= 65535:
+            module.fail_json(msg=f"iopaint_instances: port {want['port']} is not from 1 to 65535. Nothing was changed.", taken=[])
     taken = {}  # what is taken, by the container that holds it ("": another process)
     for want in module.params["ports"]:
         if is_free(want["address"], want["port"]):

@@ -127,11 +127,10 @@ pruned:
   returned: with O(state=kept)
 """
 
-import json
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, releases
+from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, foreign, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.images import (
     HELD,
@@ -434,9 +433,13 @@ class Steps:
         rc, out, _err = self.docker.run(*command, *(word for each in filters for word in ("--filter", each)))
         if rc != 0:
             return None
-        events = [json.loads(line) for line in out.splitlines() if line.strip()]
-        ended = [event["timeNano"] for event in events if event["Action"] in ("kill", "die")]
-        healthy = [event["timeNano"] for event in events if event["Action"] == "health_status: healthy"]
+        try:
+            events = [foreign.parse_json(line, dict) for line in out.splitlines() if line.strip()]
+        except foreign.ForeignError:
+            return None
+        events = [event for event in events if isinstance(event.get("timeNano"), int)]
+        ended = [event["timeNano"] for event in events if event.get("Action") in ("kill", "die")]
+        healthy = [event["timeNano"] for event in events if event.get("Action") == "health_status: healthy"]
         return (healthy[-1] - ended[0]) / 1e9 if ended and healthy else None
 
     def back(self):

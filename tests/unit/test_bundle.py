@@ -316,6 +316,70 @@ def test_another_tar_is_named(run_module, bare):
     assert "it begins with README and not with bundle.json" in message
 
 
+IMAGE = {"variant": "cpu", "image": "iopaint:cpu-1", "id": "sha256:1", "size": 1, "tags": ["iopaint:cpu-1"]}
+
+
+def of_members(bare, **members):
+    """An archive of texts, by name with two underscores for a dot and SLASH for a slash."""
+    with tarfile.open(fileobj=(buffer := io.BytesIO()), mode="w") as tar:
+        for name, text in members.items():
+            member = tarfile.TarInfo(name.replace("__", ".").replace("SLASH", "/"))
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text))
+    return damaged(bare, buffer.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        ({}, "images in its bundle.json is no list"),
+        ({"images": {}, "models": []}, "images in its bundle.json is no list"),
+        ({"images": [], "models": None}, "models in its bundle.json is no list"),
+        ({"images": ["x"], "models": []}, "images in its bundle.json[0] has no variant of the right kind"),
+        ({"images": [{**IMAGE, "variant": []}], "models": []}, "has no variant of the right kind"),
+        ({"images": [{**IMAGE, "size": -1}], "models": []}, "has no size of the right kind"),
+        ({"images": [{**IMAGE, "tags": "x"}], "models": []}, "has no tags of the right kind"),
+        ({"images": [IMAGE], "models": [{"name": "x", "path": "a"}]}, "has no checksum of the right kind"),
+        ({"images": [IMAGE], "models": [{**LAMA, "checksum": "crc:00"}]}, "has a path or a checksum that can't be one"),
+        ({"images": [IMAGE], "models": [{**LAMA, "path": "a\0b"}]}, "has a path or a checksum that can't be one"),
+    ],
+)
+def test_a_manifest_of_another_form_is_named(run_module, bare, manifest, words):
+    path = of_members(bare, bundle__json=json.dumps({"schema": 1, **manifest}).encode())
+    assert words in run_module(bundle_info, path=path, variants=["cpu"], failed=True)["msg"]
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b"\xff", b"NaN", b'{"schema": 1e999}'])
+def test_a_manifest_that_is_no_json_is_named(run_module, bare, text):
+    message = run_module(bundle_info, path=of_members(bare, bundle__json=text), failed=True)["msg"]
+    assert "can't be used: " in message
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [[], [{}], [{"Config": "a"}], [{"Config": 1, "Layers": []}], [{"Config": "a", "Layers": [1]}], {}, "x", [None],
+     [{"Config": "a", "Layers": [], "RepoTags": "iopaint:cpu-1"}]],
+)  # fmt: skip
+def test_docker_s_own_list_of_another_form_is_named(load, bare, saved):
+    manifest = json.dumps({"schema": 1, "images": [IMAGE], "models": []}).encode()
+    texts = {"bundle.json": manifest, "images/manifest.json": json.dumps(saved).encode()}
+    sums = "".join(f"{hashlib.sha256(text).hexdigest()}  {name}\n" for name, text in texts.items()).encode()
+    path = of_members(bare, bundle__json=manifest, imagesSLASHmanifest__json=texts["images/manifest.json"], SHA256SUMS=sums)
+    message = load(path, source=bare, failed=True)["msg"]
+    assert message.startswith("The bundle ")
+    assert message.endswith("Nothing was loaded, and nothing that runs was touched.")
+
+
+@pytest.mark.parametrize("images", [[{}], [{"image": 7}], [{**IMAGE, "size": "x"}]])
+def test_entries_that_a_load_can_t_use_are_named(load, bare, images):
+    assert "can't be used: images" in load(bare, images=images, failed=True)["msg"]
+
+
+def test_a_fifo_in_the_place_of_a_bundle_is_named_and_not_waited_for(run_module, host, tmp_path):
+    os.mkfifo(tmp_path / "bundle")
+    assert "it is not a regular file" in run_module(bundle_info, path=str(tmp_path / "bundle"), failed=True)["msg"]
+
+
 def test_a_host_without_the_program_says_so(run_module, bare, host):
     (host.bin / "zstd").unlink()
     message = run_module(bundle_info, path=bare, failed=True)["msg"]

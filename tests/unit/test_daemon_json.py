@@ -522,7 +522,7 @@ def test_bytes_that_are_not_utf8_are_refused_with_their_place(run, path):
 
 def test_a_file_that_cannot_be_read_is_told_plainly(run, path):
     path.mkdir(parents=True)
-    assert f"{path}: [Errno 21] Is a directory" in run(settings={"debug": True})["msg"]
+    assert f"{path}: it is not a regular file" in run(settings={"debug": True})["msg"]
 
 
 def test_owner_group_and_mode_are_kept(run, path):
@@ -550,6 +550,45 @@ def test_the_new_file_takes_the_place_at_once(run, path):
         assert run(settings={"debug": True})["changed"]
         assert held.read() == '{"debug": false}'  # who reads the old file reads it to its end
     assert path.stat().st_ino != before.st_ino
+
+
+PROXIES = {"proxies": {"http-proxy": "http://ann:s3cr3t@proxy:3128"}}
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("before", [None, "{}"])
+def test_a_file_with_a_password_and_its_copy_are_root_s_alone(run, path, before):
+    if before:
+        write(path, before, mode=0o644)
+    result = run(settings=PROXIES, backup=True)
+    assert mode(path) == 0o600
+    assert "backup_file" not in result or mode(Path(result["backup_file"])) == 0o600
+    assert run(settings=PROXIES)["changed"] is False
+
+
+def test_a_password_that_others_could_read_is_hidden_and_that_is_a_change(run, path):
+    write(path, json.dumps(PROXIES), mode=0o644)
+    copy = path.with_name("daemon.json.1.2026-01-01@00:00:00~")
+    write(copy, json.dumps(PROXIES), mode=0o644)
+    assert run(settings=PROXIES, check_mode=True)["changed"] is True
+    assert (mode(path), mode(copy)) == (0o644, 0o644)
+    assert run(settings=PROXIES)["changed"] is True
+    assert (mode(path), mode(copy)) == (0o600, 0o600)
+    assert run(settings=PROXIES)["changed"] is False
+
+
+def test_the_copy_of_a_file_that_had_a_password_is_root_s_alone(run, path):
+    write(path, json.dumps(PROXIES), mode=0o644)
+    assert mode(Path(run(absent=["proxies"], backup=True)["backup_file"])) == 0o600
+
+
+def test_a_file_without_a_password_keeps_its_mode(run, path):
+    write(path, '{"debug": false}', mode=0o644)
+    run(settings={"debug": True, "proxies": {"http-proxy": "http://proxy:3128"}})
+    assert mode(path) == 0o644
 
 
 def test_a_backup_is_kept_when_something_changes(run, path):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -67,4 +68,17 @@ def test_data_that_was_moved_passes(run, tmp_path):
 
 def test_a_file_that_cannot_be_read_is_for_the_task_that_edits_it(run, tmp_path):
     (tmp_path / "daemon.json").write_text("{")
+    assert run()["present"] == str(tmp_path / "old")
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 5000, '{"data-root": 5}', '{"data-root": "a\\u0000b"}', '{"data-root": ["x"]}', "\ufeff"]
+)
+def test_a_configuration_that_names_no_folder_is_left_to_the_task_that_edits_it(run, tmp_path, content):
+    (tmp_path / "daemon.json").write_text(content)
+    assert run()["present"] == str(tmp_path / "old")
+
+
+def test_a_fifo_in_place_of_the_configuration_is_not_waited_for(run, tmp_path):
+    os.mkfifo(tmp_path / "daemon.json")
     assert run()["present"] == str(tmp_path / "old")

@@ -4,6 +4,7 @@ The stand-in serves real HTTP and decodes what it is sent as IOPaint does; the m
 """
 
 import base64
+import contextlib
 import http.client
 import io
 import json
@@ -68,7 +69,7 @@ def test_a_photograph_is_scaled_down_to_max_side_and_never_up(saved):
     assert [inpaint.prepare(path, None, side)[0].size for side in (45, 512)] == [(45, 30), (90, 60)]
 
 
-@pytest.mark.parametrize(("mode", "name"), [("L", "a.png"), ("RGBA", "a.png"), ("P", "a.gif"), ("1", "a.bmp"), ("CMYK", "a.jpg")])
+@pytest.mark.parametrize(("mode", "name"), [("L", "a.png"), ("RGBA", "a.png"), ("P", "a.png"), ("1", "a.png"), ("CMYK", "a.jpg")])
 def test_photographs_of_any_mode_are_sent_as_rgb(saved, mode, name):
     assert inpaint.prepare(saved(photo().convert(mode), name), None, 512)[0].mode == "RGB"
 
@@ -114,11 +115,11 @@ def test_files_that_are_no_images_are_refused_by_option_and_path(saved, tmp_path
     text, cut = tmp_path / "text.png", tmp_path / "cut.png"
     text.write_text("no image")
     cut.write_bytes(png(photo())[:2000])
-    with pytest.raises(inpaint.CheckError, match=f"image {tmp_path}/none.jpg can't be read: No such file"):
+    with pytest.raises(inpaint.CheckError, match=f"image {tmp_path}/none.jpg can't be read as PNG or JPEG: No such file"):
         inpaint.prepare(str(tmp_path / "none.jpg"), None, 512)
-    with pytest.raises(inpaint.CheckError, match=f"mask {text} can't be read: .*cannot identify"):
+    with pytest.raises(inpaint.CheckError, match=f"mask {text} can't be read as PNG or JPEG: .*cannot identify"):
         inpaint.prepare(saved(photo()), str(text), 512)
-    with pytest.raises(inpaint.CheckError, match=f"image {cut} can't be read: .*truncated"):
+    with pytest.raises(inpaint.CheckError, match=f"image {cut} can't be read as PNG or JPEG: .*truncated"):
         inpaint.prepare(str(cut), None, 512)
 
 
@@ -199,9 +200,40 @@ def test_a_huge_answer_is_refused_by_its_header(monkeypatch):
         inpaint.read_answer(body, "image/png", photo())
 
 
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "TIFF", "WEBP", "PDF"])
+def test_other_formats_are_neither_sent_nor_taken(tmp_path, kind, monkeypatch):
+    """Pillow starts Ghostscript, as root, for an EPS file; the photograph of the proof comes out of an image."""
+    monkeypatch.setattr(subprocess, "Popen", lambda *_arguments, **_options: pytest.fail("a program was started"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    path = tmp_path / "photo.png"
+    photo().save(path, kind)
+    with pytest.raises(inpaint.CheckError, match="no PNG or JPEG that can be read"):
+        inpaint.read_answer(path.read_bytes(), "image/png", photo())
+    with pytest.raises(inpaint.CheckError, match="can't be read as PNG or JPEG"):
+        inpaint.prepare(str(path), None, 512)
+
+
+def test_a_photograph_of_too_many_pixels_is_refused_by_its_header(saved, monkeypatch):
+    monkeypatch.setattr(inpaint, "MOST_PIXELS", 96 * 64 - 1)
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(inpaint.CheckError, match="it is 96x64, and may have up to 6143 pixels"):
+        inpaint.prepare(saved(photo()), None, 512)
+
+
+def test_a_photograph_that_is_a_fifo_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "photo.png")
+    with pytest.raises(inpaint.CheckError, match="it is not a regular file"):
+        inpaint.prepare(str(tmp_path / "photo.png"), None, 512)
+
+
+def test_an_answer_of_any_png_of_its_size_is_within_the_limit():
+    image = Image.merge("RGBA", [Image.effect_noise((96, 64), 60) for _ in range(4)])
+    assert len(png(image)) < inpaint.answer_limit(image)
+
+
 def test_an_answer_that_is_cut_off_is_no_image():
     image = photo()
-    with pytest.raises(inpaint.CheckError, match=r"no image that can be read .2000 bytes of image/png.: .*truncated"):
+    with pytest.raises(inpaint.CheckError, match=r"no PNG or JPEG that can be read .2000 bytes of image/png.: .*truncated"):
         inpaint.read_answer(png(image)[:2000], "image/png", image)
 
 
@@ -221,6 +253,7 @@ def test_an_answer_that_is_cut_off_is_no_image():
         ({"detail": "Not Found"}, "Not Found"),
         ({}, "{}"),
         ([1], "[1]"),
+        ({"detail": "\x1b[31mred\x07"}, "red"),
     ],
 )
 def test_the_server_s_own_words_are_found_in_its_json(body, text):
@@ -232,6 +265,7 @@ def test_the_server_s_own_words_are_found_in_a_page_and_kept_short():
     assert inpaint.server_text(page) == "503 Service Unavailable No server is available."
     assert len(inpaint.server_text(b"x" * 10**6)) == 301
     assert inpaint.server_text(b"") == "(empty)"
+    assert inpaint.server_text(b"[" * 10**5) == "[" * 300 + "…"
     assert inpaint.server_text(b"\xff\xfe") == "\ufffd\ufffd"
 
 
@@ -239,13 +273,14 @@ def test_the_server_s_own_words_are_found_in_a_page_and_kept_short():
     ("error", "words"),
     [
         (URLError(ConnectionRefusedError(111, "Connection refused")), "nothing listens there"),
-        (URLError(socket.timeout("timed out")), "no answer within 7 s"),  # the connection
-        (socket.timeout("timed out"), "no answer within 7 s"),  # the answer
+        (URLError(socket.timeout("timed out")), "no complete answer within 7 s"),  # the connection
+        (socket.timeout("timed out"), "no complete answer within 7 s"),  # the answer
         (URLError(socket.gaierror(-2, "Name or service not known")), "can't be resolved (Name or service not known)"),
         (URLError(ssl.SSLCertVerificationError("self-signed certificate")), "Set ca_path"),
         (http.client.RemoteDisconnected("closed without response"), "broke: closed without response"),
         (http.client.IncompleteRead(b"x" * 10**6, 5), "more expected"),
         (ConnectionResetError(), "broke: ConnectionResetError"),
+        (ValueError("Invalid IPv6 URL"), "Invalid IPv6 URL. Look at url, and at the proxy"),
     ],
 )
 def test_a_request_without_an_answer_is_explained(error, words):
@@ -268,7 +303,7 @@ class StandIn(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.models = ["lama"]  # one for each question, the last one for all that follow
         self.inpaint = lambda image, mask: (200, "image/png", png(inverted(image, mask)))
-        self.requests, self.body = [], None
+        self.requests, self.body, self.seed = [], None, "42"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -292,7 +327,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("X-Seed", "42")
+        self.send_header("X-Seed", self.server.seed)
         self.send_header("Set-Cookie", "backend=one")
         if location:
             self.send_header("Location", location)
@@ -370,7 +405,7 @@ def test_a_given_mask_and_parameters_reach_the_service(run, server, saved):
         ),
         (
             lambda image, mask: (200, "text/html", b"<!doctype html><title>Welcome to nginx!</title>"),
-            ["no image", "bytes of text/html", "Welcome to nginx!"],
+            ["no PNG or JPEG", "bytes of text/html", "Welcome to nginx!"],
         ),
         (
             lambda image, mask: (
@@ -410,6 +445,9 @@ def test_the_status_of_a_refusal_is_returned(run, server):
         ([(500, "application/json", b'{"error":"KeyError","errors":"\'lama\'"}')], None, "/model: HTTP 500"),
         ([(200, "text/html", b"<title>Welcome</title>")], None, "names no model, so this is not IOPaint: Welcome"),
         ([(200, "application/json", b"[]")], None, "names no model"),
+        ([(200, "application/json", b'{"name": 7}')], None, "names no model"),
+        ([(200, "application/json", b"[" * 10**5)], None, "names no model"),
+        ([(200, "application/json", b'"' + b"x" * 2**20 + b'"')], None, "it has more than 1048576 bytes"),
     ],
 )
 def test_the_model_has_to_be_the_wanted_one_before_and_after(run, server, models, wanted, words):
@@ -428,7 +466,67 @@ def test_a_slow_service_times_out(run, server):
         return 200, "image/png", png(inverted(image, mask))
 
     server.inpaint = answer
-    assert "/api/v1/inpaint: no answer within 1 s" in run(failed=True, timeout=1)["msg"]
+    assert "/api/v1/inpaint: no complete answer within 1 s" in run(failed=True, timeout=1)["msg"]
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 3000000000\r\n\r\n"
+
+
+@pytest.fixture
+def endless():
+    """A server that begins with these bytes and goes on with pieces, each after a pause; return its address."""
+    ends = []
+
+    def serve(begin, piece, pause):
+        listener = socket.create_server(("127.0.0.1", 0))
+        ends.append(listener)
+
+        def answer():
+            peer, _address = listener.accept()
+            with peer, contextlib.suppress(OSError):
+                peer.recv(65536)
+                peer.sendall(begin)
+                while listener.fileno() >= 0:
+                    peer.sendall(piece)
+                    time.sleep(pause)
+
+        threading.Thread(target=answer, daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield serve
+    for listener in ends:
+        listener.close()
+
+
+@pytest.mark.parametrize(
+    ("begin", "words"),
+    [
+        (HEAD, "no complete answer within 1 s"),
+        (HEAD[:15], "no complete answer within 1 s"),  # in the middle of the headers
+        (HEAD.replace(b"200 OK", b"503 Busy"), "HTTP 503 Busy: (empty)"),
+    ],
+    ids=["body", "headers", "error"],
+)
+def test_a_byte_at_a_time_does_not_outlive_the_time_limit(run, endless, begin, words):
+    start = time.monotonic()
+    assert words in run(failed=True, url=endless(begin, b"x", 0.2), timeout=1)["msg"]
+    assert time.monotonic() - start < 30  # it took 3e9 times 0.2 s
+
+
+def test_an_endless_answer_is_given_up_soon(run, endless):
+    message = run(failed=True, url=endless(HEAD, b"x" * 2**20, 0))["msg"]
+    assert "the answer was not read, as it has more than 1048576 bytes" in message
+
+
+def test_an_endless_picture_is_given_up_by_the_size_of_what_was_sent(run, server):
+    server.inpaint = lambda image, mask: (200, "image/png", b"x" * 10**6)
+    assert "the answer was not read, as it has more than 545536 bytes" in run(failed=True)["msg"]
+
+
+@pytest.mark.parametrize("seed", ["²", "9" * 5000, "-1", "x"])
+def test_a_seed_that_is_no_number_is_none(run, server, seed):
+    server.seed = seed
+    assert run()["seed"] is None
 
 
 def test_a_closed_port_is_refused(run):
@@ -463,6 +561,12 @@ def test_a_proxy_of_the_environment_is_only_used_when_asked(run):
     environment = {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
     run(environment=environment)
     assert "connection refused" in run(failed=True, environment=environment, use_proxy=True)["msg"]
+
+
+@pytest.mark.parametrize("proxy", ["http://[", "http://[]:x", "http://127.0.0.1:x", "http:[", "//"])
+def test_a_proxy_that_is_none_ends_in_a_sentence(run, proxy):
+    message = run(failed=True, environment={"http_proxy": proxy, "no_proxy": ""}, use_proxy=True)["msg"]
+    assert message.startswith("GET http://127.0.0.1:")
 
 
 @pytest.fixture
@@ -524,7 +628,10 @@ def test_the_picture_is_there_when_the_pixels_are_wrong(run, server, tmp_path):
         ({"picture": "/nonexistent/out.png"}, "picture is /nonexistent/out.png, and has to be a file in a directory"),
         ({"picture": "/tmp"}, "picture is /tmp, and has to be a file"),
         ({"ca_path": "/nonexistent/ca.pem"}, "ca_path is /nonexistent/ca.pem, and no file is there"),
-        ({"image": "/nonexistent/photo.jpg"}, "image /nonexistent/photo.jpg can't be read: No such file or directory"),
+        (
+            {"image": "/nonexistent/photo.jpg"},
+            "image /nonexistent/photo.jpg can't be read as PNG or JPEG: No such file",
+        ),
         ({"url_username": "me"}, "required together: url_username, url_password"),
     ],
 )

@@ -186,10 +186,10 @@ def test_an_engine_that_systemd_would_start_is_not_woken(host, look, engine, ser
 
 
 def test_the_lock_and_the_gpus_are_told(look, tmp_path, engine):
-    (tmp_path / "lock").write_text('{"operator": "ann", "play": "upgrade"}')
+    (tmp_path / "lock").write_text('{"operator": "ann", "play": "upgrade", "token": "t"}')
     engine.program("nvidia-smi", "import sys; sys.exit('Failed to initialize NVML: Driver/library version mismatch')")
     result = look()
-    assert result["lock"] == {"operator": "ann", "play": "upgrade"}
+    assert result["lock"] == {"operator": "ann", "play": "upgrade", "token": "t"}
     assert (result["gpu"]["problem"], result["gpu"]["gpus"]) == ("version_mismatch", [])
 
 

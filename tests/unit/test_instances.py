@@ -189,7 +189,7 @@ def test_an_option_of_the_role_is_refused_with_what_to_use(option, instead):
 def test_an_option_of_many_lines_is_refused_and_its_value_unsaid():
     with pytest.raises(AnsibleFilterError) as error:
         instances(entry(options={"api_key": "s3cr3t\nx", "device": "cpu"}))
-    assert str(error.value) == "iopaint_instances[0]: options.api_key must be of one line."
+    assert str(error.value) == "iopaint_instances[0]: options.api_key must be of one line, without control characters."
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 """The lock of a host: one holder at a time, explained to others, taken over where its play is known to be over."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.action import lock as action
+from ansible_collections.iopaint.fleet.plugins.module_utils import lock as store
 from ansible_collections.iopaint.fleet.plugins.modules import lock
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +44,7 @@ def test_it_is_taken_and_says_by_whom_since_when_for_what(run, path):
     held = json.loads(path.read_text())
     assert held.pop("time").endswith("Z")
     assert held == {**ANN, "play": "upgrade", "release": "iopaint:cpu-v2"}
-    assert os.listdir(path.parent) == ["lock"]
+    assert sorted(os.listdir(path.parent)) == ["lock", "lock.guard"]
 
 
 def test_a_second_play_is_told_who_holds_it_and_how_to_free_it(run, path):
@@ -118,25 +120,83 @@ def test_it_is_had_once_the_other_play_has_freed_it(run, path):
     assert json.loads(path.read_text())["operator"] == "bob"
 
 
-def test_a_lock_whose_play_is_over_is_taken_over_and_that_is_in_the_audit_log(run, path, log):
-    run()
-    result = run(BOB, take_over=ANN["token"])
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [("over", "its play is over"), ("take_over", "the operator asked for it (iopaint_lock_take_over)")],
+)
+def test_a_lock_is_taken_over_and_that_is_in_the_audit_log(run, path, log, option, reason):
+    run(play="upgrade")
+    result = run(BOB, **{option: ANN["token"]})
     assert (result["taken_over"], result["holder"]["operator"]) == (True, "ann")
+    assert f"held by upgrade of ann on desk since {result['holder']['time']}. It was taken over, as {reason}." in str(
+        result["warnings"]
+    )
     assert json.loads(path.read_text())["operator"] == "bob"
-    assert json.loads(log.read_text())["action"] == "lock taken over"
+    line = json.loads(log.read_text())
+    assert (line["action"], line["holder"]["operator"], line["reason"]) == ("lock taken over", "ann", reason)
 
 
-def test_another_lock_than_the_one_that_is_over_stays(run, path):
+def test_the_message_about_a_lock_says_how_to_take_it_over(run):
+    run(play="upgrade")
+    message = run(BOB, failed=True)["msg"]
+    (token,) = [word for word in message.replace(",", "").split() if word.startswith("iopaint_lock_take_over=")]
+    assert run(BOB, take_over=token.partition("=")[2])["taken_over"] is True
+
+
+@pytest.mark.parametrize("option", ["over", "take_over"])
+def test_another_lock_than_the_one_that_is_over_stays(run, path, option):
     run()
-    assert run(BOB, failed=True, take_over="desk:b:6:60")["holder"]["operator"] == "ann"
+    assert run(BOB, failed=True, **{option: "desk:b:6:60"})["holder"]["operator"] == "ann"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]"])
-def test_a_lock_that_can_t_be_read_is_held_all_the_same(run, path, content):
+def test_a_look_frees_the_lock_of_a_play_that_is_over_and_takes_none(run, path):
+    run()
+    assert run(BOB, state="free", over=ANN["token"])["taken_over"] is True
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"[]", "a list"),
+        (b"{}", "no token"),
+        (b'{"token": 7}', "no token"),
+        (b"\xff\xfe", "byte 0 is not UTF-8"),
+        (b"[" * 50_000, "nested too deeply"),
+        (b'{"token": "' + b"x" * 100_000 + b'"}', "more than 65536 bytes"),
+        (b'{"token": "\\ud800"}', "unpaired surrogate"),
+    ],
+)
+def test_a_lock_that_can_t_be_read_is_held_all_the_same(run, path, content, why):
     path.parent.mkdir()
-    path.write_text(content)
-    assert "the lock can't be read" in run(failed=True)["msg"]
+    path.write_bytes(content)
+    message = run(failed=True)["msg"]
+    assert "the lock can't be read: " in message
+    assert why in message
     assert run(state="absent", force=True)["changed"] is True
+
+
+def test_a_lock_that_can_t_be_read_is_taken_over_by_its_token(run, path):
+    path.parent.mkdir()
+    path.write_bytes(b"\xff")
+    token = run(failed=True)["holder"]["token"]
+    assert run(take_over=token)["taken_over"] is True
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("nowhere", path)])
+def test_a_lock_that_is_no_file_is_held_and_waited_for_by_nobody(run, path, make):
+    path.parent.mkdir()
+    make(path)
+    assert "the lock can't be read: it is " in run(failed=True)["msg"]
+
+
+def test_what_a_lock_says_reaches_the_terminal_as_plain_text(run, path):
+    path.parent.mkdir()
+    path.write_text(json.dumps({"token": "t", "operator": "\x1b[31mann\n", "play": ["x"], "pid": "7"}))
+    holder = run(failed=True)["holder"]
+    assert holder == {"token": "t", "operator": "ann"}
 
 
 def test_check_mode_takes_nothing_and_says_what_is_held(run, path):
@@ -148,23 +208,47 @@ def test_check_mode_takes_nothing_and_says_what_is_held(run, path):
     assert path.exists()
 
 
-def test_of_many_that_ask_at_once_one_gets_it(tmp_path):
-    path, won = str(tmp_path / "lock"), []
-    start = threading.Barrier(12)
-
-    def ask(number):
+def attack(path, token, numbers, start, results):
+    """Be plays of these numbers, one after the other, that take over the lock of a token; each waits for the other processes."""
+    for number in numbers:
         start.wait()
-        if lock.take(path, {"token": str(number)}):
-            won.append(number)
+        mine = {"token": f"{token}-{number}"}
+        former = store.replace(path, token, mine) if token else None
+        results.put((number, bool(former) if token else store.take(path, mine)))
+        start.wait()
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(won) == 1
-    assert lock.read(path)["token"] == str(won[0])
-    assert os.listdir(tmp_path) == ["lock"]
+
+@pytest.mark.parametrize("token", ["stale", ""])
+def test_of_many_processes_that_ask_at_once_one_gets_it(tmp_path, token):
+    """Two that took over one lock at the same moment both held it in 1 % of tries."""
+    path, processes, rounds = str(tmp_path / "lock"), 4, 150
+    context = multiprocessing.get_context("fork")
+    start, results = context.Barrier(processes + 1), context.Queue()
+    workers = [
+        context.Process(target=attack, args=(path, token, range(one, processes * rounds, processes), start, results), daemon=True)
+        for one in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    for _round in range(rounds):
+        if token:
+            (tmp_path / "lock").write_text(json.dumps({"token": token}))
+        else:
+            (tmp_path / "lock").unlink(missing_ok=True)
+        start.wait(60)
+        start.wait(60)
+        won = [number for number, succeeded in (results.get(timeout=60) for _worker in workers) if succeeded]
+        assert len(won) == 1
+        assert store.read(path)["token"] == f"{token}-{won[0]}"
+    for worker in workers:
+        worker.join(60)
+    assert sorted(os.listdir(tmp_path)) == ["lock", "lock.guard"]
+
+
+def test_a_guard_that_somebody_holds_for_ever_is_said(run, path, monkeypatch):
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    with store.guarded(str(path)):
+        assert f"another process has held {path}.guard for 0.1 s" in run(failed=True)["msg"]
 
 
 def test_a_place_that_can_t_be_written_is_said(run, path):
@@ -180,12 +264,17 @@ def test_without_its_action_plugin_it_says_so(run_module, path):
 
 
 def here(pid):
-    return {
-        "controller": "desk",
-        "pid": pid,
-        "process_started": action.started(pid),
-        "token": f"desk:{action.boot_id()}:{pid}:{action.started(pid)}",
-    }
+    return {**action.owner("run", {}), "pid": pid, "process_started": action.started(pid)}
+
+
+@pytest.fixture
+def ended():
+    """What the lock of a play says whose process has ended."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        holder = here(process.pid)
+        process.kill()
+        process.wait()
+    return holder
 
 
 def test_a_process_that_lives_holds_its_lock():
@@ -194,12 +283,16 @@ def test_a_process_that_lives_holds_its_lock():
     assert not action.is_over(me, me)
 
 
-def test_a_process_that_ended_is_over():
+def test_a_process_that_ended_is_over(ended):
+    assert action.is_over(ended, here(os.getpid()))
+
+
+def test_a_process_that_ended_and_was_not_waited_for_is_over():
     with subprocess.Popen(["sleep", "60"]) as process:
         holder = here(process.pid)
         process.kill()
-        process.wait()
-    assert action.is_over(holder, here(os.getpid()))
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert action.is_over(holder, here(os.getpid()))
 
 
 def test_a_number_that_another_process_has_now_is_over():
@@ -207,22 +300,66 @@ def test_a_number_that_another_process_has_now_is_over():
     assert action.is_over(holder, here(os.getpid()))
 
 
-def test_a_play_of_another_control_node_is_never_known_to_be_over():
-    holder = {**here(os.getpid()), "controller": "elsewhere", "process_started": "1"}
-    assert not action.is_over(holder, here(os.getpid()))
-    assert not action.is_over({"controller": "desk", "pid": 1}, {**here(os.getpid())})
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {"controller": "elsewhere"},
+        {"boot": "another boot"},  # the same host name, on another machine or before a reboot
+        {"machine": "another machine"},
+        {"namespaces": "pid:[4026532000] time:[4026531834]"},  # a container
+        {"boot": "unknown"},
+        {"namespaces": "unknown"},
+    ],
+)
+def test_a_play_that_can_t_be_seen_from_here_is_never_known_to_be_over(ended, elsewhere):
+    assert not action.is_over({**ended, **elsewhere}, here(os.getpid()))
 
 
-def test_a_play_before_the_control_node_s_reboot_is_over():
-    me = here(os.getpid())
-    assert action.is_over({**me, "token": f"desk:former:{me['pid']}:{me['process_started']}"}, me)
+@pytest.mark.parametrize("unknown", ["boot", "namespaces"])
+def test_a_control_node_that_does_not_know_itself_takes_nothing_over(ended, unknown):
+    me = {**here(os.getpid()), unknown: "unknown"}
+    assert not action.is_over({**ended, unknown: "unknown"}, me)
+
+
+@pytest.mark.parametrize(
+    ("pid", "began"), [(None, "1"), (0, "1"), (-1, "1"), ("1", "1"), (10**30, "1"), (1, "unknown"), (1, None), (2**22 + 1, "")]
+)
+def test_nonsense_in_a_lock_proves_no_end(pid, began):
+    assert not action.is_over({**here(os.getpid()), "pid": pid, "process_started": began}, here(os.getpid()))
+
+
+def test_a_process_that_proc_hides_is_alive(monkeypatch):
+    """Mounted with hidepid, /proc shows nothing of other users' processes; they are there all the same."""
+    monkeypatch.setattr(action, "started", lambda _pid: None)
+    monkeypatch.setattr(os, "kill", lambda *_arguments: (_ for _ in ()).throw(PermissionError()))
+    assert not action.has_ended(os.getpid(), "1")
+
+
+def test_a_namespace_of_processes_of_its_own_is_another_place():
+    """As in a container: numbers of processes mean something else there, and a play that lives outside can't be seen."""
+    script = f"import sys; sys.path[:0] = {sys.path!r}; import conftest; from {action.__name__} import *; print(namespaces())"
+    folder = os.path.dirname(__file__)
+
+    def ask(*prefix):
+        return subprocess.run(
+            [*prefix, sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        inside = ask("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc")
+        unmounted = ask("unshare", "--user", "--map-root-user", "--pid", "--fork")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this machine makes no namespaces: {error.stderr.strip()}")
+    assert inside.startswith("pid:[")
+    assert inside != ask() == action.namespaces()
+    assert unmounted == "unknown"
 
 
 def test_the_owner_is_the_process_that_runs_the_play(monkeypatch):
     monkeypatch.setenv("SUDO_USER", "ann")
-    owner = action.owner({})
+    owner = action.owner("run", {})
     assert (owner["operator"], owner["pid"]) == ("ann", os.getppid())
-    assert owner["token"].endswith(f":{os.getppid()}:{owner['process_started']}")
+    assert owner["process_started"] == action.started(os.getppid())
 
 
 @pytest.mark.parametrize(
@@ -241,7 +378,7 @@ def test_the_owner_is_the_process_that_runs_the_play(monkeypatch):
 )
 def test_in_a_job_of_awx_the_owner_is_the_person_of_the_job(monkeypatch, job, who):
     monkeypatch.setenv("SUDO_USER", "ann")  # of the container's user, whom nobody knows
-    assert action.owner(job)["operator"] == who
+    assert action.owner("run", job)["operator"] == who
 
 
 def test_the_variables_of_a_job_reach_the_lock(tmp_path):
@@ -276,3 +413,47 @@ def test_the_variables_of_a_job_reach_the_lock(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = map(json.loads, (tmp_path / "log").read_text().splitlines())
     assert (line["operator"], line["holder"]["operator"]) == ("bob (AWX job 42)",) * 2
+
+
+def test_a_run_has_one_token_and_two_runs_on_one_node_have_two():
+    assert action.owner("a", {})["token"] == action.owner("a", {})["token"] != action.owner("b", {})["token"]
+
+
+class Play(action.ActionModule):
+    """The action with a host's answers, one after the other."""
+
+    def __init__(self, answers, **args):
+        self.answers, self.calls = list(answers), []
+        self._task = type("Task", (), {"args": args, "_uuid": "aa-bb-cc-dd-000000000007", "async_val": 0})()
+
+    def module(self, args, task_vars):
+        self.calls.append({key: args[key] for key in ("wait", "over") if key in args})
+        return self.answers.pop(0)
+
+
+@pytest.fixture
+def play(monkeypatch):
+    monkeypatch.setattr("ansible.plugins.action.ActionBase.run", lambda *_arguments: {})
+    return Play
+
+
+def test_the_action_takes_over_what_is_over_and_says_which(play, ended):
+    found = {"failed": True, "holder": {**ended, "token": "t"}}
+    one = play([found, {"taken_over": True}], wait=5)
+    assert one.run() == {"taken_over": True}
+    assert one.calls == [{"wait": 0}, {"wait": 5, "over": "t"}]
+
+
+def test_the_action_looks_again_after_the_wait(play, ended):
+    """The play that holds the lock may be killed in the meantime."""
+    living = {"failed": True, "holder": {**here(os.getpid()), "token": "t"}}
+    dead = {"failed": True, "holder": {**ended, "token": "t"}}
+    one = play([living, dead, {"taken_over": True}], wait=5)
+    assert one.run() == {"taken_over": True}
+    assert one.calls == [{"wait": 0}, {"wait": 5}, {"wait": 5, "over": "t"}]
+
+
+def test_the_action_leaves_the_lock_of_a_living_play(play):
+    living = {"failed": True, "holder": {**here(os.getpid()), "token": "t"}}
+    assert play([living]).run() is living
+    assert play([living, living], wait="5").run() is living

@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The options of instances against IOPaint: the real docker/image/entrypoint over a small tree, and a stand-in for the engine."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ def run(run_module, engine, source, models, way):
 def test_known_options_pass(run, engine, check):
     result = run({"IOPAINT_MODEL": "lama", "IOPAINT_LOW_MEM": "true"}, {"IOPAINT_MODEL": "cv2"}, check=check)
     assert (result["changed"], result["problems"], "skipped" in result) == (False, [], False)
+
+
+@pytest.mark.parametrize("way", ["image"], indirect=True)
+def test_an_image_that_hangs_is_given_up_and_its_container_removed(run, engine, monkeypatch):
+    monkeypatch.setattr(options_check, "TIMEOUT", 0.5)
+    stand_in = (engine.bin / "docker").read_text()
+    (engine.bin / "docker").write_text(
+        f"#!{sys.executable} -IS\nimport sys, time\nif sys.argv[1] == 'run': time.sleep(60)\n{stand_in}"
+    )
+    message = run({"IOPAINT_MODEL": "lama"}, failed=True)["msg"]
+    assert "did not answer within 0.5 s" in message
+    (removal,) = engine.calls("rm", "--force")
+    assert removal["argv"][2].startswith("iopaint-options-")
 
 
 def test_no_instances_pass(run, engine):

@@ -47,6 +47,16 @@ def test_free_ports_pass(run, engine, check):
     assert (result["changed"], result["taken"]) == (False, [])
 
 
+@pytest.mark.parametrize("port", [-1, 0, 65536, 10**30])
+def test_a_port_that_is_none_is_named(run, engine, port):
+    assert f"iopaint_instances: port {port} is not from 1 to 65535" in run(("127.0.0.1", port, "a"), failed=True)["msg"]
+
+
+@pytest.mark.parametrize("address", ["nonsense", "a:b", "127.0.0.1\0", "x" * 300])
+def test_an_address_that_is_none_is_left_to_compose(run, engine, address):
+    assert run((address, free_port(), "a"))["taken"] == []
+
+
 def test_nothing_wanted_passes(run, engine):
     assert run()["taken"] == []
 

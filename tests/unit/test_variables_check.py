@@ -96,7 +96,7 @@ def test_nothing_set_is_nothing_wrong(check):
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("text", ["", "a", "two\nlines", "1.10", 28, "yes"]),
+        ("text", ["", "a", "äö ✓", "1.10", 28, "yes"]),
         ("password", ["", "0123"]),
         ("cuda", [12.6, "12.6"]),
         ("untyped", ["a", 1]),
@@ -121,10 +121,10 @@ def test_what_a_role_accepts_passes(name, values):
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        ("text", ["a"], "is ['a'], accepted: text"),
-        ("text", {"a": 1}, "is {'a': 1}, accepted: text"),
-        ("untyped", [1], "is [1], accepted: text"),
-        ("folder", ["/a"], "is ['/a'], accepted: a path"),
+        ("text", ["a"], "is a list, accepted: text"),
+        ("text", {"a": 1}, "is a dictionary, accepted: text"),
+        ("untyped", [1], "is a list, accepted: text"),
+        ("folder", ["/a"], "is a list, accepted: a path"),
         ("choice", "distro", "is 'distro', accepted: cpu, gpu"),
         ("choice", "CPU", "is 'CPU', accepted: cpu, gpu"),
         ("count", 3, "is 3, accepted: 1, 2"),
@@ -134,20 +134,20 @@ def test_what_a_role_accepts_passes(name, values):
         ("gigabytes", "12 GB", "is '12 GB', accepted: a number"),
         ("gigabytes", True, "is True, accepted: a number"),
         ("switch", "maybe", "is 'maybe', accepted: true or false"),
-        ("words", "cpu", "is 'cpu', accepted: a list"),
-        ("words", 7, "is 7, accepted: a list"),
-        ("words", {"a": 1}, "is {'a': 1}, accepted: a list"),
+        ("words", "cpu", "is text, accepted: a list"),
+        ("words", 7, "is a number, accepted: a list"),
+        ("words", {"a": 1}, "is a dictionary, accepted: a list"),
         ("words", ["cpu", "tpu"], "[1] is 'tpu', accepted: cpu, gpu"),
-        ("words", [["cpu"]], "[0] is ['cpu'], accepted: text"),
+        ("words", [["cpu"]], "[0] is a list, accepted: text"),
         ("words", [None], "[0] is None, accepted: text"),
-        ("settings", ["a"], "is ['a'], accepted: a dictionary"),
-        ("settings", "a=b", "is 'a=b', accepted: a dictionary"),
-        ("entries", ["cpu"], "[0] is 'cpu', accepted: a dictionary"),
+        ("settings", ["a"], "is a list, accepted: a dictionary"),
+        ("settings", "a=b", "is text, accepted: a dictionary"),
+        ("entries", ["cpu"], "[0] is text, accepted: a dictionary"),
         ("entries", [{"name": "a"}], "[0] has no port, which it needs"),
         ("entries", [{"name": None, "port": 1}], "[0].name is None, accepted: text"),
         ("entries", [{"name": "a", "port": "x"}], "[0].port is 'x', accepted: a whole number"),
         ("entries", [{"name": "a", "port": 1, "variant": "tpu"}], "[0].variant is 'tpu', accepted: cpu, gpu"),
-        ("entries", [{"name": "a", "port": 1, "limits": {"memory": []}}], "[0].limits.memory is [], accepted: text"),
+        ("entries", [{"name": "a", "port": 1, "limits": {"memory": []}}], "[0].limits.memory is a list, accepted: text"),
         (
             "entries",
             [{"name": "a", "port": 1, "varaint": "cpu"}],
@@ -174,13 +174,19 @@ def test_what_a_role_accepts_passes(name, values):
         ),
         ("cuda", 13.1, "is 13.1, accepted: 12.6, 13.0"),
         ("token", "s3cr3t", "is wrong (its value is secret), accepted: a whole number"),
-        ("words", "x" * 200, f"is '{'x' * 79}…, accepted: a list"),
+        ("seconds", "x" * 200, f"is '{'x' * 79}…, accepted: a whole number"),
+        ("seconds", "http://ann:s3cr3t@proxy", "is 'http://***@proxy', accepted: a whole number"),
+        ("text", "two\nlines", "has a line end or another control character, accepted: one line"),
+        ("text", "a\x1b[31m", "has a line end or another control character, accepted: one line"),
+        ("words", ["cpu", "cpu\r"], "[1] has a line end or another control character, accepted: one line"),
+        ("settings", {"a": [{"b": "c\0"}]}, ".a[0].b has a line end or another control character, accepted: one line"),
+        ("entries", [{"name": "a\u2028", "port": 1}], "[0].name has a line end or another control character, accepted: one line"),
         ("text", "{{ nowhere }}", "can't be evaluated: 'nowhere' is undefined"),
     ],
 )
 @pytest.mark.usefixtures("roles")
 def test_what_a_role_does_not_accept_is_said_with_name_value_and_what_it_accepts(name, value, problem):
-    separator = "" if problem.startswith("[") else " "
+    separator = "" if problem.startswith(("[", ".")) else " "
     assert run(**{f"iopaint_{name}": value}) == [f"iopaint_{name}{separator}{problem}"]
 
 
@@ -207,6 +213,32 @@ def test_a_commit_of_digits_alone_wants_quotes():
     (problem,) = run(["iopaint_image"], iopaint_image_ref=yaml.safe_load("0123456"))
     assert problem.startswith("iopaint_image_ref is 42798, accepted: text in quotes (YAML drops")
     assert run(["nvidia_driver"], nvidia_driver_branch=580) == []
+
+
+SECRET = "s3cr3t-of-the-vault"
+KINDS = [SECRET, [SECRET], [[SECRET]], {"a": SECRET}, [{"a": SECRET}], [{"name": SECRET, "port": {"a": SECRET}}], {SECRET: 1}]
+
+
+@pytest.mark.parametrize("value", KINDS, ids=range(len(KINDS)))
+@pytest.mark.parametrize("name", ["settings", "entries", "token", "switch", "words", "text"])
+@pytest.mark.usefixtures("roles")
+def test_a_mistake_in_its_kind_shows_no_secret_of_a_variable(name, value):
+    """A text where a list, or a list where a text should be, is how a password comes into a message."""
+    if name in ("switch", "words", "text") and SECRET in (value, *(value if isinstance(value, list) else ())):
+        value = {"a": SECRET}  # a single value of a variable that holds no secret is shown
+    assert SECRET not in str(run(**{f"iopaint_{name}": value}))
+
+
+@pytest.mark.usefixtures("roles")
+def test_a_key_with_a_line_end_is_named_without_it():
+    assert run(iopaint_settings={"a\nb": 1}) == [
+        "A key of iopaint_settings has a line end or another control character, accepted: one line"
+    ]
+
+
+def test_variables_of_many_lines_are_variables():
+    names = {name for path in ROOT.glob("roles/*/defaults/main.yml") for name in yaml.safe_load(path.read_text()) or {}}
+    assert set(variables_check.OF_MANY_LINES) <= names
 
 
 @pytest.mark.usefixtures("roles")

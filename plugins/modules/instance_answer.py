@@ -1,0 +1,78 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: instance_answer
+short_description: Asks what answers at the address of an instance
+version_added: 0.1.0
+description:
+  - Asks IOPaint for its model once, and returns the status of the answer. It judges nothing.
+  - C(ansible.builtin.uri) waits for as long as bytes keep coming, and reads answers of any size into memory. An instance that is
+    broken may send both.
+options:
+  url:
+    description: Base address of IOPaint.
+    type: str
+    required: true
+  timeout:
+    description: How long, in seconds, the answer may take until it is there in full.
+    type: int
+    default: 10
+attributes:
+  check_mode:
+    support: full
+    description: Changes nothing, in check mode or not.
+  diff_mode:
+    support: none
+    description: There is never a difference to show.
+author: iopaint.fleet contributors (@iopaint)
+"""
+
+EXAMPLES = r"""
+- name: Ask what answers on the port of the instance
+  iopaint.fleet.instance_answer:
+    url: http://127.0.0.1:8080
+  register: asked
+"""
+
+RETURN = r"""
+status:
+  description: HTTP status of the answer, V(-1) without one.
+  returned: always
+  type: int
+  sample: 200
+msg:
+  description: What the server said, or why there is no answer.
+  returned: always
+  type: str
+  sample: lama
+"""
+
+import http.client
+
+from ansible.module_utils import urls
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils import foreign, inpaint
+
+PATH = "/api/v1/model"
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={"url": {"type": "str", "required": True}, "timeout": {"type": "int", "default": 10}},
+        supports_check_mode=True,
+    )
+    url, timeout = module.params["url"].rstrip("/") + PATH, module.params["timeout"]
+    session = urls.Request(use_proxy=False, timeout=timeout, follow_redirects="none", use_netrc=False, http_agent="iopaint.fleet")
+    try:
+        status, _reason, _headers, body = foreign.ask(session, "GET", url, seconds=timeout, limit=inpaint.MODEL_LIMIT)
+    except (OSError, ValueError, http.client.HTTPException, urls.ConnectionError) as error:
+        module.exit_json(changed=False, status=-1, msg=inpaint.explain_failure(f"GET {url}", error, timeout))
+    module.exit_json(changed=False, status=status, msg=inpaint.server_text(body))
+
+
+if __name__ == "__main__":
+    main()

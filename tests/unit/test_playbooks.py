@@ -1,0 +1,56 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The playbooks: whatever changes a host holds its lock."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLE = [f"ansible.builtin.{how}_role" for how in ("include", "import")]
+COMMON = "iopaint.fleet.iopaint_common"
+LOOKS = ("check", "iopaint.fleet.iopaint_status")  # an entry point and a role that change nothing
+
+
+def entries(tasks, key=None):
+    """Yield name, entry point and section (block, rescue, always) of the roles that tasks run."""
+    for task in tasks or []:
+        for section in ("block", "rescue", "always"):
+            yield from entries(task.get(section), key if key == "always" else section)
+        for action in ROLE:
+            if action in task:
+                yield task[action]["name"], task[action].get("tasks_from", "main"), key
+
+
+def holds_the_lock(tasks):
+    found = list(entries(tasks))
+    return any(entry[:2] == (COMMON, "lock") for entry in found) and (COMMON, "unlock", "always") in found
+
+
+def takes_the_lock_itself(role, entry):
+    return holds_the_lock(yaml.safe_load((ROOT / "roles" / role.rpartition(".")[2] / "tasks" / f"{entry}.yml").read_text()))
+
+
+def plays():
+    for path in sorted(ROOT.glob("playbooks/**/*.yml")):
+        for play in yaml.safe_load(path.read_text()):
+            if "hosts" in play:
+                yield pytest.param(play, id=f"{path.stem}: {play['name']}")
+
+
+@pytest.mark.parametrize("play", list(plays()))
+def test_a_play_that_changes_hosts_holds_their_lock(play):
+    """Two control nodes that build or provision at once would put one's source into the other's image."""
+    tasks = [{ROLE[1]: {"name": role["role"]}} for role in play.get("roles", [])] + play.get("tasks", [])
+    changing = [entry[:2] for entry in entries(tasks) if entry[0] != COMMON and not set(LOOKS) & set(entry)]
+    if holds_the_lock(tasks):
+        inside = [entry[:2] for entry in entries(tasks) if entry[2] == "block"]
+        assert [entry for entry in changing if entry not in inside and not takes_the_lock_itself(*entry)] == []
+        assert not any(takes_the_lock_itself(*entry) for entry in inside), "a role would free the play's lock"
+    else:
+        assert [entry for entry in changing if not takes_the_lock_itself(*entry)] == []
+
+
+def test_the_lock_is_looked_for():
+    names = [play.id for play in plays()]
+    assert {"provision: Provide Docker", "build: Build", "bundle: Bundle", "registry: Provide the registry"} <= set(names)
