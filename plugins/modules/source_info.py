@@ -71,9 +71,9 @@ def tree_digest(root, folders):
             links = [name for name in names if os.path.islink(os.path.join(folder, name))]
             for name in sorted(files + links):
                 path = os.path.join(folder, name)
-                digest.update(f"{os.path.relpath(path, root)}\0{os.access(path, os.X_OK)}\0".encode())
+                digest.update(os.fsencode(os.path.relpath(path, root)) + f"\0{os.access(path, os.X_OK)}\0".encode())
                 if os.path.islink(path):
-                    digest.update(os.readlink(path).encode())
+                    digest.update(os.fsencode(os.readlink(path)))
                     continue
                 with open(path, "rb") as stream:
                     digest.update(hashlib.sha256(stream.read()).digest())

@@ -2,7 +2,9 @@
 """The collection as its users get it: a checkout, and a tarball that is installed elsewhere."""
 
 import os
+import shutil
 import subprocess
+import sys
 import tarfile
 
 import pytest
@@ -66,3 +68,13 @@ def test_the_tarball_runs_elsewhere(tarball, tmp_path):
 def test_the_checkout_lists_its_tasks():
     tasks = run("ansible-playbook", "deploy.yml", "-l", "gpu_hosts", "-i", "inventories/example", "--list-tasks", cwd=ROOT)
     assert LAST in tasks
+
+
+def test_the_local_inventory_needs_no_python_of_path(tmp_path):
+    """pyenv and asdf put shims first in PATH, which don't run where their version is not installed."""
+    for name in ("python", "python3", *(f"python3.{minor}" for minor in range(6, 20))):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho 'pyenv: {name}: command not found' >&2\nexit 127\n")
+        (tmp_path / name).chmod(0o755)
+    shims = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ANSIBLE_INVENTORY": str(ROOT / "inventories" / "local")}
+    ansible = shutil.which("ansible")
+    assert run(sys.executable, ansible, "localhost", "-m", "ansible.builtin.ping", cwd=ROOT, **shims)
