@@ -44,7 +44,7 @@ _value:
   type: str
 """
 
-ADVICE = "`docker compose ls` on the host shows what runs; playbooks/rollback.yml goes to a release of your choice."
+ADVICE = "`docker compose ls` on the host shows what runs; iopaint.fleet.rollback goes to a release of your choice."
 
 
 def plain_text(lines):
@@ -66,7 +66,7 @@ def became(failure):
     if not instance["new"]:
         return f"{name}: its release {release} was restarted once and still fails; its files stay as they are."
     if not previous and failure["unreverted"]:
-        return f"{name}: {release} failed, and the previous release could not be put back: {failure['unreverted']}"
+        return f"{name}: {release} failed, and the previous release could not be restored: {failure['unreverted']}"
     if not previous:
         return f"{name}: there is no previous release to revert to; {release} is recorded as failed."
     if failure["reverted"]:

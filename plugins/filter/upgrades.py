@@ -32,7 +32,7 @@ _value:
 """
 
 HEADING = ("host", "instance", "before", "after", "outcome", "seconds", "no service", "reason")
-FAILURES = ("failed", "put back")
+FAILURES = ("failed", "reverted")
 
 
 def rows(host, result):
@@ -85,7 +85,7 @@ def upgraded_instances(released, listed, failures=()):
 def own_outcome(released, failure):
     """Return outcome and reason of one instance, or nothing where it was not its turn."""
     if failure:
-        return {"outcome": "put back" if failure["reverted"] else "failed", "reason": failure["reason"]}
+        return {"outcome": "reverted" if failure["reverted"] else "failed", "reason": failure["reason"]}
     if released:
         return {"outcome": "upgraded" if released.get("new") else "unchanged"}
     return {}

@@ -113,7 +113,7 @@ class Load:
             what = ", ".join(f"{model['name']} ({model['checksum']})" for model in absent)
             self.fail(
                 f"lacks the model {what} of iopaint_models, and this host has it not. Models in the bundle: {there}. Make one "
-                f"with it by playbooks/bundle.yml, or put the file below {self.params['models_dir']} yourself"
+                f"with it by iopaint.fleet.bundle, or put the file below {self.params['models_dir']} yourself"
             )
 
     def image(self, name):
@@ -157,7 +157,7 @@ class Load:
         try:
             verified = bundle.verify(path, find)
         except bundle.BundleError as error:
-            self.fail(f"is damaged: {error}. Copy it anew, or make it anew by playbooks/bundle.yml")
+            self.fail(f"is damaged: {error}. Copy it anew, or make it anew by iopaint.fleet.bundle")
         for model in self.models:
             self.place(path, model)
         if self.images:
