@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
-ADVICE = "`docker compose ls` on the host shows what runs; playbooks/rollback.yml goes to a release of your choice."
+ADVICE = "`docker compose ls` on the host shows what runs; iopaint.fleet.rollback goes to a release of your choice."
 
 
 def plain_text(lines):
@@ -56,7 +56,7 @@ def became(failure):
     if not instance["new"]:
         return f"{name}: its release {release} was restarted once and still fails; its files stay as they are."
     if not previous and failure["unreverted"]:
-        return f"{name}: {release} failed, and the previous release could not be put back: {failure['unreverted']}"
+        return f"{name}: {release} failed, and the previous release could not be restored: {failure['unreverted']}"
     if not previous and failure["again"]:
         names = ", ".join(f"{each['name']} ({each['id']})" for each in failure["again"])
         return f"{name}: {release} is recorded as failed; what had given way to it serves again and is proven: {names}."

@@ -306,7 +306,7 @@ class Steps:
         if image is None and not self.module.check_mode:
             self.module.fail_json(
                 msg=f"The image {item['image']} of the instance {item['name']} is not on the host. Build it first "
-                "(playbooks/build.yml), or name another one in iopaint_images. Nothing that runs was touched."
+                "(iopaint.fleet.build), or name another one in iopaint_images. Nothing that runs was touched."
             )
         return image or {}
 

@@ -55,7 +55,7 @@ def compared(found, wanted):
     done = []
     for instance in found:
         listed = any(stands_for(entry, instance["name"]) for entry in wanted)
-        more = [] if listed else ["It is not in iopaint_instances any more; playbooks/remove.yml takes it away."]
+        more = [] if listed else ["It is not in iopaint_instances any more; iopaint.fleet.remove takes it away."]
         done.append({**instance, "listed": listed, "notes": [*instance["notes"], *more]})
     for entry in wanted:
         if not any(stands_for(entry, instance["name"]) for instance in found):

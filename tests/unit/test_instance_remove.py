@@ -386,4 +386,4 @@ def test_the_summary(remove):
 
 def test_the_command_can_be_pasted():
     _said, command = FILTERS["removal_hint"](["batch", "old"], "gpu-01").splitlines()
-    assert command == """ansible-playbook playbooks/remove.yml -l gpu-01 -e '{"iopaint_remove_instances": ["batch", "old"]}'"""
+    assert command == """ansible-playbook iopaint.fleet.remove -l gpu-01 -e '{"iopaint_remove_instances": ["batch", "old"]}'"""

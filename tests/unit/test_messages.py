@@ -129,7 +129,7 @@ def test_nothing_serves_is_said_only_of_what_was_asked(outcome, sentence, answer
     assert sentence in text
     assert says in text
     assert ("Nothing serves" in text) is (answer["status"] == -1)
-    assert "playbooks/rollback.yml" in text
+    assert "iopaint.fleet.rollback" in text
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_what_is_wanted_and_not_there_and_what_is_there_and_not_wanted():
         ("old", "healthy", False),
         ("new", "not deployed", True),
     ]
-    assert "playbooks/remove.yml" in found[0]["notes"][0]
+    assert "iopaint.fleet.remove" in found[0]["notes"][0]
     assert status.compared([instance()], [{"name": "cpu"}])[0]["notes"] == []
 
 
