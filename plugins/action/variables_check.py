@@ -89,14 +89,13 @@ def broken_texts(name: str, value: object) -> list[str]:
     return []
 
 
-def problems(name: str, value: object, option: dict) -> list[str]:
+def problems(name: str, value: object, option: dict) -> list[str]:  # noqa: PLR0911 - a case each
     """What is wrong with a value, one sentence each; name says where it stands, as in iopaint_instances[0].port."""
     kind = option.get("type", "str")
     shown = f"{name} is {described(value, kind)}"
     if option.get("no_log"):
         shown = f"{name} is wrong (its value is secret)"
-    reason = misread(name, value, option)
-    if reason:
+    if reason := misread(name, value, option):
         return [f"{shown}, accepted: {KINDS[kind]} in quotes ({reason})"]
     if broken := broken_texts(name, value):
         return broken

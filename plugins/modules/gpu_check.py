@@ -86,7 +86,7 @@ import tarfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import gpu
-from ansible_collections.iopaint.fleet.plugins.module_utils.from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
+from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker, documents
 
 REPOSITORY = "iopaint-fleet/gpu-check"
