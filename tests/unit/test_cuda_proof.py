@@ -1,4 +1,4 @@
-"""The proof of role iopaint that torch computes on the GPU. torch is a stand-in; its errors are those of torch 2.11 on an H100."""
+"""The proof of role iopaint that torch computes on the GPU. torch is a stand-in, with the errors of torch 2.11 on an H100."""
 
 import subprocess
 import sys

@@ -160,7 +160,7 @@ class cuda:
     is_available = staticmethod(lambda: False)
     @staticmethod
     def init():
-        raise RuntimeError("Found no NVIDIA driver\\non your system")
+        raise RuntimeError("Found no NVIDIA driver on your system")
 """
 
 

@@ -1,7 +1,7 @@
 """gpu_info against reports of several nvidia-smi generations, broken drivers and CDI specs.
 
 The samples named h100-580 are from an H100 that served an instance, with another UUID and serial number and most of the clock
-frequencies left out; cdi/h100-580.yaml is what nvidia-ctk 1.20.0 wrote there. The others are written by hand after the layout of
+frequencies left out; cdi/h100-580.txt is what nvidia-ctk 1.20.0 wrote there. The others are written by hand after the layout of
 nvsmi_device_v11, v12 and v13, shortened; their UUIDs and serial numbers are made up. The module runs as a process here, with a
 stand-in for nvidia-smi that prints a sample.
 """
@@ -17,7 +17,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils import gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = Path(__file__).parent / "samples" / "nvidia-smi"
-REAL_SPEC = (SAMPLES.parent / "cdi" / "h100-580.yaml").read_text()
+REAL_SPEC = (SAMPLES.parent / "cdi" / "h100-580.txt").read_text()
 H100 = "GPU-2f8b6c1e-7d40-4a95-b3c8-5e6f70819203"
 
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.95\n"
