@@ -50,7 +50,7 @@ def one_line(value):
 
 
 def is_address(value):
-    """Return whether compose takes the value as an address to publish on."""
+    """Return whether the engine takes the value as an address to publish on, which one with a zone (fe80::1%eth0) is not."""
     try:
         return isinstance(value, str) and "%" not in value and bool(ipaddress.ip_address(value))
     except ValueError:
@@ -125,7 +125,7 @@ def complete(entry, where, defaults, models):
     if not is_address(instance["bind_address"]):
         raise AnsibleFilterError(
             f"{where}: bind_address {instance['bind_address']!r} (iopaint_bind_address where the entry has none) must be an "
-            "IP address, as 127.0.0.1, or 0.0.0.0 for all."
+            "IP address, as 127.0.0.1 or ::1 (no brackets, no zone), or 0.0.0.0 for all."
         )
     options = instance.get("options") or {}
     for option, instead in OWN_OPTIONS.items():

@@ -26,8 +26,8 @@ def removal_summary(result, dry=False):
 
 def removal_hint(names, host):
     """Say what is not wanted any more and which command takes it away, in two lines, which YAML does not quote."""
-    command = f"ansible-playbook playbooks/remove.yml -l {host} -e '{json.dumps({'iopaint_remove_instances': names})}'"
-    return f"On this host, not in iopaint_instances, and left as it is: {', '.join(names)}. To take it away:\n{command}"
+    command = f"ansible-playbook iopaint.fleet.remove -l {host} -e '{json.dumps({'iopaint_remove_instances': names})}'"
+    return f"On this host and not in iopaint_instances: {', '.join(names)}. To remove it, its data excepted:\n{command}"
 
 
 class FilterModule:

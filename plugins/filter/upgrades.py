@@ -6,7 +6,7 @@ from __future__ import annotations
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import table
 
 HEADING = ("host", "instance", "before", "after", "outcome", "seconds", "no service", "reason")
-FAILURES = ("failed", "put back")
+FAILURES = ("failed", "reverted")
 
 
 def rows(host, result):
@@ -59,7 +59,7 @@ def upgraded_instances(released, listed, failures=()):
 def own_outcome(released, failure):
     """Return outcome and reason of one instance, or nothing where it was not its turn."""
     if failure:
-        return {"outcome": "put back" if failure["reverted"] else "failed", "reason": failure["reason"]}
+        return {"outcome": "reverted" if failure["reverted"] else "failed", "reason": failure["reason"]}
     if released:
         return {"outcome": "upgraded" if released.get("new") else "unchanged"}
     return {}

@@ -29,7 +29,7 @@ def append(path, action, owner, **facts):
     make_folder(os.path.dirname(path))
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
     try:
-        os.write(descriptor, line.encode())
+        os.write(descriptor, line.encode(errors="backslashreplace"))  # a reason may have the name of a file
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 
@@ -34,6 +35,22 @@ def instance_of(container, top):
 def is_trial(container, name):
     """Return whether a container of this instance is that of a release which is tried beside the one that serves."""
     return container["Config"]["Labels"][PROJECT] == PREFIX + name + BESIDE
+
+
+def documents(docker, *options):
+    """Return the engine's documents of the containers that run, with the option --all of all. docker: a Docker of docker_cli."""
+    _rc, out, _err = docker.run("ps", "--quiet", "--no-trunc", *options, check_rc=True)
+    if not out.split():
+        return []
+    _rc, out, _err = docker.run("inspect", "--type", "container", *out.split())  # one that has ended by now is left out
+    return json.loads(out)
+
+
+def published(container):
+    """Return the pairs of address and TCP port that a container publishes. container: the engine's document of it."""
+    ports = ((container.get("NetworkSettings") or {}).get("Ports") or {}).items()
+    bindings = [each for name, found in ports if name.endswith("/tcp") for each in found or []]
+    return [(each.get("HostIp") or "0.0.0.0", int(each["HostPort"])) for each in bindings]  # noqa: S104
 
 
 def unhealthy_projects(docker):

@@ -1,12 +1,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Addresses: how the host reaches a published port, and what is secret in the addresses of a build's downloads."""
+"""Addresses: how the host reaches a published port, which ports exclude each other, and what is secret in a build's downloads."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from urllib.parse import unquote
 
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what may be asked for, and how it is reached
 USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -37,4 +37,23 @@ def masked(text, values):
 
 def reached_at(address):
     """Return the host part of the URL under which the host itself reaches a port that is published on an address."""
-    return ANY_ADDRESS.get(address, f"[{address}]" if ":" in address else address)
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:  # of a record that is damaged
+        return address
+    if parsed.is_unspecified:
+        return "127.0.0.1" if parsed.version == 4 else "[::1]"
+    return str(parsed) if parsed.version == 4 else f"[{parsed}]"
+
+
+def shown(address, port):
+    """Return address and port as an operator reads them: an IPv6 address is in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def overlap(one, other):
+    """Return whether two pairs of address and port exclude each other: equal, or one of them for all addresses of the family."""
+    (address, port), (address2, port2) = one, other
+    parsed, parsed2 = (ipaddress.ip_address(each) for each in (address, address2))
+    alike = parsed == parsed2 or parsed.is_unspecified or parsed2.is_unspecified
+    return port == port2 and parsed.version == parsed2.version and alike

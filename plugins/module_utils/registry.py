@@ -24,7 +24,7 @@ CAUSES = (
     ),
     (
         r"server gave HTTP response to HTTPS client",
-        "The registry speaks plain HTTP. Give it a certificate (playbooks/registry.yml makes one).",
+        "The registry speaks plain HTTP. Give it a certificate (iopaint.fleet.registry makes one).",
     ),
     (
         r"unauthorized|authentication required|no basic auth credentials|denied|\b401\b|\b403\b",
@@ -33,7 +33,7 @@ CAUSES = (
     ),
     (
         r"manifest unknown|manifest for \S+ not found|name unknown|not found: ",
-        "The registry does not have it. playbooks/build.yml, run for the builder and this host, pushes it again.",
+        "The registry does not have it. iopaint.fleet.build, run for the builder and this host, pushes it again.",
     ),
     (
         r"\b405\b|unsupported|read.only",

@@ -66,6 +66,13 @@ def fingerprint(files, image_id):
     return hashlib.sha256(json.dumps([sorted(files.items()), image_id]).encode()).hexdigest()
 
 
+def wanted_port(settings):
+    """Return the pair of address and port that the settings of a release publish, None where they publish none."""
+    ports = [value for name, value in settings.items() if name in ("CPU_PORT", "GPU_PORT")]
+    address = settings.get("BIND_ADDRESS")
+    return (address, int(ports[0])) if address and ports and str(ports[0]).isdecimal() else None
+
+
 def pin(content, variable, image):
     """Return the text of .env with the image's name in front."""
     return f"{variable}='{image}'\n{content}"
@@ -132,6 +139,11 @@ class Releases:
         found = [record for record in self.records.values() if record["outcome"] == PREPARED]
         return found[-1] if found else None
 
+    def gave_way(self):
+        """Return the record of the release whose port another instance took, None where the instance serves or none did."""
+        found = [record for record in self.records.values() if record.get("gave_way_to")]
+        return found[-1] if found and not self.proven() else None
+
     def files(self, release_id):
         """Return the files of a release, content by name, as they were wanted."""
         folder = self.path(release_id)
@@ -197,6 +209,11 @@ class Releases:
             os.unlink(candidate)
         os.symlink(os.path.join("releases", release_id), candidate)
         os.replace(candidate, self.link)
+
+    def unlink(self):
+        """Remove the link, so that no release is current."""
+        if os.path.lexists(self.link):
+            os.unlink(self.link)
 
     def strip(self, record):
         """Remove the files of a release that can't run any more; its record stays."""
@@ -281,4 +298,5 @@ def described(name, image):
 
 def text(record):
     """Return a record as the text of its file."""
-    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    shown = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    return shown.encode(errors="backslashreplace").decode()  # a reason may have the name of a file

@@ -77,7 +77,7 @@ def main():
     except bundle.BundleError as error:
         module.fail_json(
             msg=f"The bundle {path} (iopaint_image_bundle) can't be used: {error}. "
-            "Name one that playbooks/bundle.yml made. Nothing was changed."
+            "Name one that iopaint.fleet.bundle made. Nothing was changed."
         )
     foreign = bundle.foreign_names(manifest["images"])
     if foreign:
@@ -90,7 +90,7 @@ def main():
         there = ", ".join(f"{image['variant']} ({image['image']})" for image in manifest["images"]) or "none"
         module.fail_json(
             msg=f"The bundle {path} (iopaint_image_bundle) holds no image for {', '.join(absent)}. It holds: {there}. Make one "
-            f"with iopaint_image_variants: [{', '.join(sorted(set(wanted)))}] by playbooks/bundle.yml. Nothing was changed."
+            f"with iopaint_image_variants: [{', '.join(sorted(set(wanted)))}] by iopaint.fleet.bundle. Nothing was changed."
         )
     images = [image for image in manifest["images"] if image["variant"] in wanted]
     module.exit_json(changed=False, images=images, models=manifest["models"])

@@ -107,7 +107,7 @@ class Load:
             what = ", ".join(f"{model['name']} ({model['checksum']})" for model in absent)
             self.fail(
                 f"lacks the model {what} of iopaint_models, and this host has it not. Models in the bundle: {there}. Make one "
-                f"with it by playbooks/bundle.yml, or put the file below {self.params['models_dir']} yourself"
+                f"with it by iopaint.fleet.bundle, or put the file below {self.params['models_dir']} yourself"
             )
 
     def image(self, name):
@@ -146,7 +146,7 @@ class Load:
             bundle.compare(path, self.params["checksum"])
             verified = bundle.verify(path, find)
         except bundle.BundleError as error:
-            self.fail(f"is damaged: {error}. Copy it anew, or make it anew by playbooks/bundle.yml")
+            self.fail(f"is damaged: {error}. Copy it anew, or make it anew by iopaint.fleet.bundle")
         names = [image["tags"] for image in verified.manifest["images"]]
         if any(image["tags"] not in names for image in self.images):
             self.fail("is another one than at the beginning of the play. Run the play again")

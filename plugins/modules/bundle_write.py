@@ -98,7 +98,7 @@ def described(module, docker):
         if image is None and module.check_mode:
             module.exit_json(changed=True, seconds=0.0)
         if image is None:
-            module.fail_json(msg=f"The image {built['image']} is not on the host. Build it first (playbooks/build.yml).")
+            module.fail_json(msg=f"The image {built['image']} is not on the host. Build it first (iopaint.fleet.build).")
         labels = (image.get("Config") or {}).get("Labels") or {}
         facts = {key: labels.get(label, "") for key, label in LABELS.items()}
         tags = sorted({built["image"], *built["tags"]})

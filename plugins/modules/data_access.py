@@ -87,6 +87,7 @@ from contextlib import contextmanager
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import files
+from ansible_collections.iopaint.fleet.plugins.module_utils.tree import shown
 
 EXAMPLES_SHOWN = 5
 DEEPEST = 300  # each level holds an open folder, and a process may have 1,024
@@ -175,11 +176,11 @@ def walk(folder, place, visit, depth=0):
                 os.close(inner)
 
 
-def shown(folder, place, name):
+def described(folder, place, name):
     """Return an entry as an operator reads it: path, owner, group and mode."""
     found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    path = os.fsencode(os.path.join(place, name)).decode("utf-8", "backslashreplace")
-    return f"{path} ({found.st_uid}:{found.st_gid} {stat.S_IMODE(found.st_mode):04o})"
+    path = os.fsencode(os.path.join(place, name))
+    return f"{shown(path)} ({found.st_uid}:{found.st_gid} {stat.S_IMODE(found.st_mode):04o})"
 
 
 class Look:
@@ -194,7 +195,7 @@ class Look:
         """Count what the user can't use among the entries of an open folder, and hand it over where that is asked for."""
         for name in sorted(refused(folder, entries, self.need, self.user)):
             try:
-                text = shown(folder, place, name)
+                text = described(folder, place, name)
                 if self.adopt and not hand_over(folder, name, self.user):
                     continue
                 self.count += 1

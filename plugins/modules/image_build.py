@@ -207,7 +207,7 @@ def recipe_digest(folder, variant, base_id, variables):
         for name in sorted(set(files) - NOT_IN_IMAGE):
             path = os.path.join(top, name)
             with open(path, "rb") as stream:
-                digest.update(f"{os.path.relpath(path, folder)}\0".encode() + stream.read() + b"\0")
+                digest.update(os.fsencode(os.path.relpath(path, folder)) + b"\0" + stream.read() + b"\0")
     return digest.hexdigest()
 
 

@@ -159,6 +159,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+asked:
+  description: Whether IOPaint was asked at all. If not, the failure is of the check itself, and says nothing about IOPaint.
+  returned: always
+  type: bool
 model:
   description: Name of the model that answered. Absent if the check failed before that was known.
   returned: when the request was sent
@@ -341,6 +345,7 @@ def check(module: AnsibleModule, result: dict) -> None:
     data = inpaint.request_body(photo, mask, params["parameters"])
     service = Service(params)
 
+    result["asked"] = True
     result["model"] = service.model()
     expect_model(result["model"], params["model"], "before")
 
@@ -403,7 +408,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     if message := complaint(module.params):
-        module.fail_json(msg=message)
+        module.fail_json(msg=message, asked=False)
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, msg="No request was sent: in check mode nothing may be running.")
     if inpaint.PILLOW_ERROR and not respawn.has_respawned():
@@ -412,9 +417,9 @@ def main() -> None:
         if interpreter:
             respawn.respawn_module(interpreter)
     if inpaint.PILLOW_ERROR:
-        module.fail_json(msg=missing_required_lib("Pillow"), exception=inpaint.PILLOW_ERROR)
+        module.fail_json(msg=missing_required_lib("Pillow"), exception=inpaint.PILLOW_ERROR, asked=False)
 
-    result = {"changed": False}
+    result = {"changed": False, "asked": False}
     try:
         check(module, result)
     except inpaint.CheckError as error:

@@ -110,6 +110,7 @@ import shutil
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, exchange, files, images, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, documents
+from ansible_collections.iopaint.fleet.plugins.module_utils.tree import shown
 
 TEMPORARY = r"tmp[a-z0-9_]{8}"  # of a file that was being written when its play was killed
 OF_INSTANCE = re.compile(rf"releases|current(\.new)?|proof\.png|{TEMPORARY}")
@@ -305,7 +306,8 @@ class Removal:
                 delete(os.path.join(folder, name))
         others = listed(folder)
         if others:
-            self.module.warn(f"{folder} stays, as it holds what is not this collection's: {', '.join(others)}")
+            names = ", ".join(shown(os.fsencode(name)) for name in others)
+            self.module.warn(f"{folder} stays, as it holds what is not this collection's: {names}")
         elif not os.path.islink(folder) and not os.path.ismount(folder):
             os.rmdir(folder)
 

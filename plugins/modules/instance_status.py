@@ -70,7 +70,8 @@ instances:
     - One entry an instance that is on the host or in O(instances), with C(name), C(variant), C(state), C(problems), C(notes),
       C(release), C(since), C(proof), C(devices), C(url), C(container) and C(listed).
     - C(state) is V(healthy), V(starting), V(unhealthy), V(running) (without a health check), what the engine says of a container
-      that does not run, V(missing) where there is none, V(unknown) without an engine, or V(not deployed).
+      that does not run, V(missing) where there is none, V(replaced) where it gave its port to another instance,
+      V(unknown) without an engine, or V(not deployed).
   type: list
   elements: dict
   returned: with RV(state=ok)
@@ -168,10 +169,13 @@ class Look:
     def instance(self, name, held):
         """Return what is known of one instance; held: its containers, None where the engine can't be asked."""
         store = releases.Releases(self.params["dir"], name)
-        record = store.records.get(store.linked) or store.proven() or {}
+        gave_way = store.gave_way()
+        record = store.records.get(store.linked) or store.proven() or gave_way or {}
         trials = [document for document in held or [] if containers.is_trial(document, name)]
         container = next((document for document in held or [] if document not in trials), None)
         state, problems = of_container(container) if container else (("unknown", []) if held is None else ("missing", []))
+        if state == "missing" and gave_way:
+            state = "replaced"
         if state == "missing":
             problems = ["It has no container; deploying it again makes one."]
         return {
@@ -196,6 +200,9 @@ class Look:
             found.append(f"The switch to {prepared['id']} was begun at {prepared['started']} and has not ended.")
         if container and record.get("image_id") and container.get("Image") != record["image_id"]:
             found.append(f"It runs another image than that of its release {record['id']}.")
+        if store.gave_way():
+            taker = record["gave_way_to"].partition("/")[0]
+            found.append(f"It was stopped when {taker} took its port; a rollback right after that brings it back.")
         return found
 
     def gpus(self):

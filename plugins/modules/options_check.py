@@ -82,7 +82,7 @@ def ask_image(module, docker, instance):
             return None
         module.fail_json(
             msg=f"The image {instance['image']} of the instance {instance['name']} is not on the host. Build it first "
-            "(playbooks/build.yml), or name another one in iopaint_images."
+            "(iopaint.fleet.build), or name another one in iopaint_images."
         )
     environment = {name: str(value) for name, value in instance["environment"].items()}
     variables = [word for name in environment for word in ("-e", name)]  # values may be secret: in no process list

@@ -12,6 +12,9 @@ description:
   - Deploy, upgrade and rollback make a release current in the same steps. V(prepared) writes its folder beside the one that
     serves, V(switched) lets the link C(current) name it, compose then starts what the link names, and once that is proven
     V(kept) records it, or V(back) records why not and lets the link name the former one again.
+  - An instance that takes the port of another one is switched together with it. What gives way is stopped first. It is started
+    again where the switch fails. Where the switch succeeds, an instance without a release in it stays stopped. Its container is
+    removed, its files and data stay.
   - A play that is killed after any of these steps is gone on with by the same play, run again.
   - A record that can't be read is named in a warning and rebuilt from the release's files and from what runs.
 options:
@@ -44,6 +47,12 @@ options:
     description: "V(kept): results of iopaint.fleet.inpaint_check by instance."
     type: dict
     default: {}
+  give_way:
+    description:
+      - "V(switched), V(kept), V(back): C(give_way) of the group, as V(prepared) returned it."
+    type: list
+    elements: dict
+    default: []
   reason:
     description: "V(back): why the release failed."
     type: str
@@ -80,11 +89,12 @@ EXAMPLES = r"""
     owner: "{{ lock.owner }}"
   register: prepared
 
-- name: It becomes the current one
+- name: The releases of the first group become current
   iopaint.fleet.release:
     state: switched
     dir: /opt/iopaint/instances
-    instances: "{{ prepared.instances }}"
+    instances: "{{ prepared.groups[0].instances }}"
+    give_way: "{{ prepared.groups[0].give_way }}"
     owner: "{{ lock.owner }}"
 """
 
@@ -96,7 +106,8 @@ instances:
       C(settings) (the variables of the compose file), C(variant), C(project), C(url), C(image), C(devices), C(cpu_allowed),
       C(memory)).
     - After V(prepared) also C(unhealthy), whether the engine calls the container of the instance unhealthy.
-    - After V(kept) also C(without_service_s) and C(duration_s) of new ones; after V(back) only those that are to be put back.
+    - After V(kept) also C(without_service_s) and C(duration_s) of new ones, and C(gave_way), the instances whose port it has
+      taken; after V(back) only those that are to be started again.
     - With V(listed) C(releases), the records, oldest first, C(current) (what the link names), C(proven) (what served last),
       C(damaged) (records that can't be read) and C(image_there).
   type: list
@@ -107,6 +118,18 @@ unlisted:
   type: list
   elements: str
   returned: with O(state=prepared)
+groups:
+  description:
+    - The instances in groups that are switched together, each with C(instances) and C(give_way), the instances of the host that
+      hold a port of these and have no release in this switch; C(to) names the one that takes the port.
+    - A group is one instance, unless instances exchange ports.
+  type: list
+  elements: dict
+  returned: with O(state=prepared)
+begun:
+  description: Whether the switch had begun. If not, nothing that runs was touched, and nothing is to be started again.
+  type: bool
+  returned: with O(state=back)
 memory_available:
   description: Bytes of memory that can be had without swapping.
   type: int
@@ -130,7 +153,7 @@ pruned:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, foreign, releases
+from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, foreign, network, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.images import (
     HELD,
@@ -164,10 +187,11 @@ class Steps:
         """Read the records, and rebuild those that can't be read."""
         self.module, self.params = module, module.params
         self.docker, self.owner = Docker(module), module.params["owner"]
-        self.rebuilt, self.diff = [], []
-        names = [item["name"] for item in self.params["instances"]]
+        self.rebuilt, self.diff, self.stopped, self.begun = [], [], False, False
+        names = [item["name"] for item in [*self.params["instances"], *self.params["give_way"]]]
         if not names and self.params["to"]:
             names = containers.folders(self.params["dir"])
+        self.unlisted = [name for name in containers.folders(self.params["dir"]) if name not in names]
         self.stores = {name: self.store(name) for name in names}
 
     def store(self, name):
@@ -214,6 +238,51 @@ class Steps:
                 self.docker.run("rm", "--force", container)
                 self.docker.run("network", "rm", f"{project}_default")
 
+    def held(self, *options):
+        """Return the engine's documents of the containers of each instance that run, with --all of all; trials are left out."""
+        found = {}
+        for document in containers.documents(self.docker, *options):
+            name = containers.instance_of(document, self.params["dir"])
+            if name and not containers.is_trial(document, name):
+                found.setdefault(name, []).append(document)
+        return found
+
+    def groups(self, items):
+        """Return the entries in groups that are switched together, each with the instances of the host that give way to it.
+
+        An instance that takes the port of another one of these is in its group, as each needs what the other has.
+        """
+        ports = {name: [pair for each in found for pair in containers.published(each)] for name, found in self.held().items()}
+        takes = {item["name"]: self.takes(item, ports) for item in items}
+        groups = []
+        for item in items:
+            names = {item["name"], *takes[item["name"]]}
+            joined = [group for group in groups if names & group]
+            groups = [group for group in groups if group not in joined] + [names.union(*joined)]
+        found = []
+        for item in items:  # in the order of the instances
+            group = next(names for names in groups if item["name"] in names)
+            if any(item in each["instances"] for each in found):
+                continue
+            members = [each for each in items if each["name"] in group]
+            others = sorted(group - {each["name"] for each in members})
+            takers = {name: next(each["name"] for each in members if name in takes[each["name"]]) for name in others}
+            found.append({"instances": members, "give_way": [self.gives_way(name, taker) for name, taker in takers.items()]})
+        return found
+
+    def takes(self, item, ports):
+        """Return the names of other instances that hold the port of this one, or that a play which was killed stopped for it."""
+        wanted = releases.wanted_port(item["settings"])
+        holders = {name for name, pairs in ports.items() if wanted and any(network.overlap(wanted, pair) for pair in pairs)}
+        stopped = (self.stores[item["name"]].records.get(item["id"]) or {}).get("stopped") or []
+        return (holders | {name for name in stopped if name in containers.folders(self.params["dir"])}) - {item["name"]}
+
+    def gives_way(self, name, taker):
+        """Return what is needed to stop an instance for another one, and to start it again."""
+        store = self.stores[name] if name in self.stores else self.stores.setdefault(name, self.store(name))
+        proven = store.proven()
+        return {**(store.to_run(proven) if proven else {"name": name, "id": None}), "to": taker}
+
     def prepared(self):
         """Return the release of each instance that is to be current, made where it is not there yet."""
         begun = any(store.prepared() for store in self.stores.values())
@@ -237,7 +306,7 @@ class Steps:
         if image is None and not self.module.check_mode:
             self.module.fail_json(
                 msg=f"The image {item['image']} of the instance {item['name']} is not on the host. Build it first "
-                "(playbooks/build.yml), or name another one in iopaint_images. Nothing that runs was touched."
+                "(iopaint.fleet.build), or name another one in iopaint_images. Nothing that runs was touched."
             )
         return image or {}
 
@@ -258,13 +327,14 @@ class Steps:
         before = proven["id"] if proven else (prepared or {}).get("replaces")
         record = self.new_record(store, item, image, before)
         self.show(store, record, files, before)
+        content = releases.pin(files[".env"], item["image_variable"], record["image"])
         if not self.module.check_mode:
             self.supersede(store, None)
-            name, content, mode = ".env", releases.pin(files[".env"], item["image_variable"], record["image"]), 0o644
+            name, mode = ".env", 0o644
             rest = [(f["name"], f["content"], int(f["mode"], 8)) for f in item["files"] if f["name"] != ".env"]
             store.add(record, [(name, content, mode), *rest])
             self.log("prepared", store.name, record, ref=record["ref"], reason=before and f"to take the place of {before}")
-        return store.to_run(record, True)
+        return {**store.to_run(record, True), "settings": releases.from_dotenv(content)}
 
     def supersede(self, store, but):
         """Say of other prepared releases that they won't become current."""
@@ -323,6 +393,10 @@ class Steps:
         """Return the release of each instance that a rollback goes to."""
         to, chosen = self.params["to"], []
         for store in self.stores.values():
+            gave_way = store.gave_way()
+            if gave_way and to == "former":
+                chosen += [(store, gave_way)] if self.can_come_back(store, gave_way) else []
+                continue
             prepared, proven = store.prepared(), store.proven()
             records = [record for record in store.candidates() if self.docker.image(record["image_id"] or record["image"])]
             if to == "former" and prepared and prepared.get("rolled_back_from"):  # a rollback that was killed goes on
@@ -338,7 +412,30 @@ class Steps:
                 chosen += [(store, record) for record in [*same, *begun, *[r for r in records if r["id"] == to]][:1]]
         if not chosen:
             self.module.fail_json(msg=self.no_release(to))
-        return [self.go_back(store, record) for store, record in chosen]
+        return [self.go_back(store, record) for store, record in self.compatible(chosen)]
+
+    def can_come_back(self, store, record):
+        """Return whether the last change of the host was that this instance gave its port to another one."""
+        taker, _slash, release_id = record["gave_way_to"].partition("/")
+        current = self.stores[taker].proven() if taker in self.stores else None
+        there = store.complete(record) and self.docker.image(record["image_id"] or record["image"])
+        return bool(there and current and current["id"] == release_id)
+
+    def compatible(self, chosen):
+        """Return those pairs of releases and record that can serve together; fail the module where two want one port."""
+        found = []
+        for store, record in sorted(chosen, key=lambda pair: bool(pair[0].gave_way())):
+            wanted = releases.wanted_port(store.to_run(record)["settings"])
+            rivals = [other for other, _record, port in found if wanted and port and network.overlap(wanted, port)]
+            if rivals and store.gave_way():  # its port is another instance's now
+                continue
+            if rivals:
+                self.module.fail_json(
+                    msg=f"The releases of {rivals[0].name} and {store.name} to go back to both publish port {wanted[1]}. Name "
+                    "the release of one of them with iopaint_rollback_to. Nothing was changed."
+                )
+            found.append((store, record, wanted))
+        return [(store, record) for store, record, _port in found]
 
     def no_release(self, to):
         """Say that there is nothing to go back to, and list what there is."""
@@ -373,18 +470,37 @@ class Steps:
     # --- switched, kept, back ----------------------------------------------------------------------------------------
 
     def switched(self):
-        """Let the link of each instance name its release."""
-        for item in self.params["instances"]:
+        """Stop what gives way, and let the link of each instance name its release."""
+        items, names, switching = self.params["instances"], self.grouped(), []
+        for item in items:
             store = self.stores[item["name"]]
             record = store.records[item["id"]]
+            if names:  # for the play that goes on where this one is killed
+                record["stopped"] = [name for name in names if name != item["name"]]
+                store.save(record)
             if not item["new"] or (store.linked == item["id"] and record.get("started")):
                 continue
             if record["outcome"] == releases.PREPARED:
                 record.update(started=audit.now(), started_uptime=uptime())
                 store.save(record)
-            store.point(item["id"])
-            self.log("switched", item["name"], record)
-        return self.params["instances"]
+            switching.append((store, record))
+        self.stop(names)
+        for store, record in switching:
+            store.point(record["id"])
+            self.log("switched", store.name, record)
+        return items
+
+    def grouped(self):
+        """Return the names of the instances that are stopped before the first is started; none where an instance is by itself."""
+        names = [item["name"] for item in [*self.params["instances"], *self.params["give_way"]]]
+        return names if len(names) > 1 else []
+
+    def stop(self, names):
+        """Stop the containers of instances, with the time that each is given for that."""
+        found = [document["Id"] for name, held in self.held().items() if name in names for document in held]
+        if found:
+            self.docker.run("stop", *found, check_rc=True)
+            self.stopped = True
 
     def kept(self):
         """Record that the releases were proven; the images of those that are not kept go."""
@@ -400,6 +516,7 @@ class Steps:
                 facts = self.times(item, record)
                 record.update(facts)
             before = record["outcome"]
+            record.pop("gave_way_to", None)
             store.end(record, releases.CURRENT, record.get("reason"))
             for other in list(store.records.values()):
                 if other["outcome"] == releases.CURRENT and other["id"] != record["id"]:
@@ -408,8 +525,26 @@ class Steps:
                 self.log("kept", item["name"], record, must=False, outcome=releases.CURRENT, proof=record["proof"], **facts)
             if item.get("failed"):
                 self.log("put back", item["name"], record, must=False, reason=f"{item['failed']} failed", proof=record["proof"])
-            done.append({**item, **facts})
+            gave_way = [entry["name"] for entry in self.params["give_way"] if entry["to"] == item["name"]]
+            for name in gave_way:
+                self.retire(name, f"{item['name']}/{item['id']}")
+            if record.pop("stopped", None):
+                store.save(record)
+            done.append({**item, **facts, "gave_way": gave_way})
         return done
+
+    def retire(self, name, taker):
+        """Record that an instance gave its port to another one, and remove its container; files and data stay."""
+        store = self.stores[name]
+        self.supersede(store, None)
+        for record in list(store.records.values()):
+            if record["outcome"] == releases.CURRENT:
+                record["gave_way_to"] = taker
+                store.end(record, releases.FORMER)
+                self.log("gave way", name, record, must=False, reason=f"{taker} has taken its port")
+        store.unlink()
+        for document in self.held("--all").get(name, []):
+            self.docker.run("rm", "--force", document["Id"], check_rc=True)
 
     def times(self, item, record):
         """Return how long the switch took in all, and for how long of that nothing served."""
@@ -443,24 +578,34 @@ class Steps:
         return (healthy[-1] - ended[0]) / 1e9 if ended and healthy else None
 
     def back(self):
-        """Record that the new releases failed, and let each link name the former one; return the former ones."""
-        former = []
-        for item in self.params["instances"]:
+        """Record that the new releases failed, and let each link name the former one; return what is to be started again."""
+        former, names = [], self.grouped()
+        pairs = [(item, self.stores[item["name"]].records[item["id"]]) for item in self.params["instances"]]
+        self.begun = any(record.get("started") or record.get("stopped") for _item, record in pairs)
+        if self.begun:
+            self.stop(names)
+        for item, record in pairs:
             store = self.stores[item["name"]]
-            record = store.records[item["id"]]
             if not item["new"] or record["outcome"] != releases.PREPARED:
+                former += [store.to_run(record)] if names else []
                 continue
             took = round(max(0.0, uptime() - record["started_uptime"]), 1) if record.get("started_uptime") else None
             record["duration_s"] = took
             store.end(record, releases.FAILED, self.params["reason"])
             replaced = store.records.get(record.get("replaces"))
             back = f"back to {replaced['id']}" if replaced else "there is no former release"
-            if replaced:
+            if not self.begun:
+                back = "before the switch, so nothing that runs was touched"
+            elif replaced:
                 store.point(replaced["id"])
                 former.append({**store.to_run(replaced, False), "failed": item["id"]})
             facts = {"outcome": releases.FAILED, "reason": self.params["reason"], "then": back, "duration_s": took}
             self.log("failed", item["name"], record, must=False, **facts)
-        return former
+        failed = {item["name"]: item["id"] for item in self.params["instances"]}
+        former += [
+            {**entry, "failed": f"{entry['to']}/{failed[entry['to']]}"} for entry in self.params["give_way"] if entry["id"]
+        ]
+        return former if self.begun else []
 
     # --- prune -------------------------------------------------------------------------------------------------------
 
@@ -550,6 +695,7 @@ def main():
             "to": {"type": "str"},
             "owner": {"type": "dict", "default": {}},
             "proofs": {"type": "dict", "default": {}},
+            "give_way": {"type": "list", "elements": "dict", "default": []},
             "reason": {"type": "str", "default": ""},
             "keep": {"type": "int", "default": 3},
             "build_cache": {"type": "int", "default": -1},
@@ -571,18 +717,19 @@ def main():
         result["instances"] = getattr(steps, state)()
         if state == "prepared":
             result["memory_available"] = memory_available()
+            result["groups"] = steps.groups(result["instances"])
         if state in ("prepared", "switched"):
-            result["changed"] = any(item["new"] for item in result["instances"])
+            result["changed"] = any(item["new"] for item in result["instances"]) or steps.stopped
         if state == "prepared":
-            result["unlisted"] = [name for name in containers.folders(module.params["dir"]) if name not in steps.stores]
+            result["unlisted"] = steps.unlisted
         if state == "listed":
             _root, result["free"] = steps.docker.room()
         if state == "back":
-            result["changed"] = bool(result["instances"])
+            result.update(changed=bool(result["instances"]), begun=steps.begun)
         if state == "kept":
             new = [item for item in result["instances"] if item["new"]]
             result["pruned"] = steps.prune() if new else []
-            result["changed"] = bool(new)
+            result["changed"] = bool(new or module.params["give_way"])
     except OSError as error:
         module.fail_json(msg=f"The releases in {module.params['dir']} (iopaint_dir) could not be read or written: {error}")
     result["changed"] = result["changed"] or bool(steps.rebuilt)

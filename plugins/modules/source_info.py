@@ -73,8 +73,8 @@ def tree_digest(root, folders):
             digest.update(f"{name}\0".encode() + content(path))
     for name in files(root, folders):
         path = os.path.join(root, name)
-        digest.update(f"{name}\0{os.access(path, os.X_OK)}\0".encode())
-        digest.update(os.readlink(path).encode() if os.path.islink(path) else content(path))
+        digest.update(os.fsencode(name) + f"\0{os.access(path, os.X_OK)}\0".encode())
+        digest.update(os.fsencode(os.readlink(path)) if os.path.islink(path) else content(path))
     return digest.hexdigest()
 
 

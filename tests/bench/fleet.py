@@ -158,7 +158,8 @@ def play(playbook, hosts, forks, **environment):
     command = ["ansible-playbook", "-i", str(hosts), "--forks", str(forks), str(ROOT / playbook)]
     settings = {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_CALLBACKS_ENABLED": "iopaint.fleet.round_trips",
+        "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/callback"),
+        "ANSIBLE_CALLBACKS_ENABLED": "round_trips",
         "ANSIBLE_FORCE_COLOR": "0",
     }
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()

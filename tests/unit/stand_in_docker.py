@@ -53,6 +53,7 @@ if argv[0] == "info":
         "{{.DockerRootDir}}": state["root"],
         "{{.ServerVersion}}": "28.2.2",
         "{{json .DriverStatus}}": state.get("store", "[]"),
+        "{{json .}}": state.get("info", "{}"),
     }
     end(0, known[argv[2]] + "\n")
 if argv[0] == "pull":
@@ -69,10 +70,35 @@ if argv[0] == "import":
 if argv[0] == "tag":
     images[argv[2]] = images[argv[1]]
     end()
+if argv[:2] == ["ps", "--quiet"]:
+    end(0, "".join(f"{container['name']}\n" for container in state["containers"]))
+if argv[:3] == ["inspect", "--type", "container"]:
+    import json
+
+    found = [container for container in state["containers"] if container["name"] in argv[3:]]
+    label = "com.docker.compose."
+    documents = [
+        {
+            "Name": f"/{each['name']}",
+            "Config": {
+                "Labels": {
+                    f"{label}project": each["project"],
+                    f"{label}service": "iopaint-cpu",
+                    f"{label}project.working_dir": each.get("folder", "/srv"),
+                }
+            },
+            "NetworkSettings": {
+                "Ports": {
+                    "8080/tcp": [{"HostIp": each.get("address", "127.0.0.1"), "HostPort": str(each["port"])}],
+                    "9/tcp": None,
+                }
+            },
+        }
+        for each in found
+    ]
+    end(0, json.dumps(documents))
 if argv[0] == "ps":
-    held = [container for container in state["containers"] if values("--filter") == [f"publish={container['port']}"]]
-    held = [] if "health=unhealthy" in values("--filter") else held
-    end(0, "".join(f"{container['name']}\t{container['project']}\n" for container in held))
+    end()
 if argv[:2] == ["buildx", "bake"]:
     if state.get("build_error"):
         end(1, "", state["build_error"])

@@ -4,7 +4,9 @@
 import importlib
 import inspect
 import os
+import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -101,3 +103,13 @@ def test_a_filter_documents_itself_and_all_that_it_takes(name):
     assert [option for option in options if option != "_input"] == [parameter.name for parameter in others]
     required = {parameter.name for parameter in others if parameter.default is inspect.Parameter.empty} | {"_input"}
     assert {option for option in options if options[option].get("required")} == required
+
+
+def test_the_local_inventory_needs_no_python_of_path(tmp_path):
+    """pyenv and asdf put shims first in PATH, which don't run where their version is not installed."""
+    for name in ("python", "python3", *(f"python3.{minor}" for minor in range(6, 20))):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho 'pyenv: {name}: command not found' >&2\nexit 127\n")
+        (tmp_path / name).chmod(0o755)
+    shims = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ANSIBLE_INVENTORY": str(ROOT / "inventories" / "local")}
+    ansible = shutil.which("ansible")
+    assert run(sys.executable, ansible, "localhost", "-m", "ansible.builtin.ping", cwd=ROOT, **shims)

@@ -51,6 +51,19 @@ def test_what_is_in_the_way_is_named_with_owner_and_mode(run, top):
     assert "old.png (0:0 0644)" in result["found"][1]["examples"]
 
 
+def test_a_name_of_any_bytes_is_shown_and_handed_over(run, top):
+    """Not UTF-8, or with what a terminal would act on: a user of the instance chooses it."""
+    names = [b"caf\xe9.png", b"\x1b[2J\nx.png"]
+    for name in names:
+        with open(os.fsencode(top / "outputs") + b"/" + name, "wb"):
+            pass
+    examples = run()["found"][1]["examples"]
+    assert [text.partition(" (")[0] for text in examples if ".png" in text][:2] == ["\\x1b[2J\\nx.png", "caf\\xe9.png"]
+    assert all(text.isprintable() for text in examples)
+    run(adopt=True)
+    assert {os.stat(os.fsencode(top / "outputs") + b"/" + name).st_uid for name in names} == {USER}
+
+
 @pytest.mark.parametrize("check", [True, False])
 def test_it_is_handed_over_where_that_is_asked_for(run, top, check):
     before = (top / "outputs/old.png").stat()

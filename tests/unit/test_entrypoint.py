@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.machinery import SourceFileLoader
@@ -131,7 +132,7 @@ def launch(source, tmp_path, app):
             "PYTHONDONTWRITEBYTECODE": "1",
             **variables,
         }
-        command = [*prefix, sys.executable, str(script), *arguments]
+        command = [*prefix, sys.executable, "-IB", str(script), *arguments]
         with subprocess.Popen(
             command, env=environ, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as child:
@@ -780,6 +781,77 @@ def test_root_without_capabilities_starts_nothing(launch, app, arguments):
     (line,) = done.err.splitlines()
     assert "(SETGID, SETUID, SETPCAP); start it with --user 10001:10001" in line
     assert state(app / "models")[0] == 0
+
+
+def test_python_of_the_image_starts_isolated():
+    """A variable such as PYTHONPATH would have root import from a folder that the instance can write."""
+    assert ENTRYPOINT.read_text().splitlines()[0] == "#!/opt/iopaint/bin/python -IB"
+    recipe = (ENTRYPOINT.parents[1] / "Dockerfile").read_text()
+    assert 'ENTRYPOINT ["/opt/iopaint/bin/entrypoint"]' in recipe
+
+
+@AS_ROOT
+def test_root_imports_nothing_that_a_variable_names(launch, app):
+    trap = app / "outputs"
+    for module in ("argparse", "sitecustomize", "usercustomize"):
+        (trap / f"{module}.py").write_text(f"open({str(app / 'sprung')!r}, 'a').write(f'{{__import__(\"os\").geteuid()}} ')\n")
+    variables = {"PYTHONSTARTUP": str(trap / "argparse.py"), "PYTHONUSERBASE": str(trap)}
+    launch("true", prefix=(), python_path=[trap], **variables)
+    assert not (app / "sprung").exists()
+
+
+@pytest.fixture
+def drop(source):
+    """Run the entrypoint as root in a place that its user can look into: drop(prepare, prefix), prepare(outputs)."""
+
+    def run(prepare, prefix=()):
+        with TemporaryDirectory() as place:
+            os.chmod(place, 0o755)  # noqa: S103 - the image's user has to find the script
+            outputs = Path(place, "outputs")
+            for folder in (outputs, Path(place, "models")):
+                folder.mkdir(mode=0o755)
+            shutil.copytree(source, Path(place, "source"))
+            script = Path(place, "entrypoint")
+            script.write_text(ENTRYPOINT.read_text().replace('"/app/', f'"{place}/'))
+            environ = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{place}/source"}
+            try:
+                prepare(outputs)
+                command = [*prefix, "/usr/bin/python3", "-IB", script]
+                return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+            finally:
+                subprocess.run(["chattr", "-i", outputs], capture_output=True, check=False)
+
+    return run
+
+
+@AS_ROOT
+@pytest.mark.parametrize(
+    ("kept", "says"),
+    [
+        ("", "or grant the container the capabilities to adopt it, which it lacks (CHOWN, DAC_OVERRIDE, FOWNER)"),
+        (",+dac_override,+fowner", "or grant the container the capabilities to adopt it, which it lacks (CHOWN)"),
+    ],
+)
+def test_root_without_the_capabilities_to_adopt_names_them(drop, kept, says):
+    bounding = f"-all,+setuid,+setgid,+setpcap{kept}"
+    done = drop(lambda outputs: None, ["setpriv", f"--bounding-set={bounding}", "--inh-caps=-all"])
+    assert done.returncode == 77, done.stderr
+    assert "/outputs can't be written by user 10001; on the host run `chown -R 10001:10001` on the folder" in done.stderr
+    assert says in done.stderr
+    assert "without --user" not in done.stderr
+
+
+@AS_ROOT
+def test_a_file_system_that_refuses_root_is_named(drop):
+    """As NFS with root_squash does; an immutable folder stands for it."""
+
+    def prepare(outputs):
+        if subprocess.run(["chattr", "+i", outputs], capture_output=True, check=False).returncode:
+            pytest.skip("this file system knows no immutable files")
+
+    done = drop(prepare)
+    assert done.returncode == 77, done.stderr
+    assert "the container started as root to adopt the folder, and its file system refused that" in done.stderr
 
 
 @AS_ROOT

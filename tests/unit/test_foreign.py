@@ -12,16 +12,14 @@ import json
 import os
 import tarfile
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.iopaint.fleet.plugins.filter import instances, model_files
+from ansible_collections.iopaint.fleet.plugins.filter.apt import apt_troubles
 from ansible_collections.iopaint.fleet.plugins.module_utils import (
-    apt_output,
-    apt_sources,
     build_log,
     bundle,
     daemon_json,
@@ -216,10 +214,10 @@ def test_a_manifest_is_whole_or_refused(content):
 def test_the_list_of_a_bundle_s_images_is_whole_or_refused(tmp_path_factory, content):
     try:
         saved = bundle.checked_list(bundle.parsed(bundle.SAVED, content))
+        path = archive(tmp_path_factory.mktemp("bundle"), {bundle.SAVED: content})
+        bundle.copy_images(path, find, bundle.Verified({}, saved, {}), {"iopaint:cpu-1"}, io.BytesIO())
     except bundle.BundleError:
         return
-    path = archive(tmp_path_factory.mktemp("bundle"), {bundle.SAVED: content})
-    bundle.copy_images(path, find, bundle.Verified({}, saved, {}), {"iopaint:cpu-1"}, io.BytesIO())
 
 
 def find(program):
@@ -424,10 +422,7 @@ def test_the_output_of_a_build_is_read(output):
     st.text() | st.lists(st.sampled_from(["E: x", "Err:1 http://a b", "  x", "W: GPG error: ", "Remv x", "Inst"])).map("\n".join)
 )
 def test_the_output_of_apt_and_docker_is_read(output):
-    for trouble in apt_output.troubles(output):
-        apt_output.advise(trouble.reason, defaultdict(str))
-    apt_output.removals(output)
-    apt_sources.addresses(output, "amd64")
+    apt_troubles(output, {})
     registry.explain(output, "registry.example.com/iopaint", "/var/lib/docker")
     registry.is_unknown(output)
     network.masked(output, [output])

@@ -277,6 +277,19 @@ def test_data_goes_where_it_is_asked_for(remove, host):
     assert remove(data=True)["changed"] is False
 
 
+def test_names_of_any_bytes_go_with_the_data_or_are_named(remove, host):
+    """Not UTF-8, or with what a terminal would act on."""
+    for folder in (host.data / "outputs" / "batch", host.top / "cpu"):
+        for name in (b"caf\xe9", b"\x1b[2J"):
+            with open(os.fsencode(folder) + b"/" + name, "wb"):
+                pass
+    result = remove(data=True)
+    assert not (host.data / "outputs").exists()
+    assert f"{host.top / 'cpu'} stays, as it holds what is not this collection's: \\x1b[2J, caf\\xe9" in str(
+        result["warnings"]
+    ).replace("\\\\", "\\")
+
+
 def test_data_goes_later_as_well(remove, host):
     remove()
     assert remove(data=True)["changed"] is True
@@ -373,4 +386,4 @@ def test_the_summary(remove):
 
 def test_the_command_can_be_pasted():
     _said, command = FILTERS["removal_hint"](["batch", "old"], "gpu-01").splitlines()
-    assert command == """ansible-playbook playbooks/remove.yml -l gpu-01 -e '{"iopaint_remove_instances": ["batch", "old"]}'"""
+    assert command == """ansible-playbook iopaint.fleet.remove -l gpu-01 -e '{"iopaint_remove_instances": ["batch", "old"]}'"""

@@ -125,6 +125,14 @@ def test_a_release_without_a_container_is_missing(host, look):
     assert (found["state"], found["container"]) == ("missing", None)
 
 
+def test_an_instance_that_gave_its_port_away_is_replaced(host, look):
+    host.release(outcome="former", gave_way_to="main/0002-v1")
+    (found,) = look()["instances"]
+    assert (found["state"], found["problems"], found["container"]) == ("replaced", [], None)
+    assert found["notes"] == ["It was stopped when main took its port; a rollback right after that brings it back."]
+    assert found["release"]["id"] == "0001-v1"
+
+
 def test_a_container_without_a_release_is_seen(host, look):
     host.container("lost")
     (found,) = look()["instances"]

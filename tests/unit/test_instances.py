@@ -160,7 +160,7 @@ def test_what_is_no_port_is_refused(port):
     assert str(error.value) == f"iopaint_instances[0]: port {port!r} must be a whole number from 1 to 65535."
 
 
-@pytest.mark.parametrize("address", ["localhost", "[::1]", "127.0.0.1:8080", "", 127, "10.0.0.0/8"])
+@pytest.mark.parametrize("address", ["localhost", "[::1]", "fe80::1%eth0", "127.0.0.1:8080", "", 127, "10.0.0.0/8"])
 @pytest.mark.parametrize("place", ["entry", "default"])
 def test_what_is_no_address_is_refused(address, place):
     keys, defaults = ({"bind_address": address}, {}) if place == "entry" else ({}, {"bind_address": address})

@@ -34,6 +34,7 @@ def script(tmp_path):
     for name in PACKAGES:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").touch()
+    (tmp_path / "uvicorn/__init__.py").write_text("def run(app, **options): pass\n")
     (tmp_path / "iopaint").mkdir()
     (tmp_path / "iopaint/__init__.py").write_text(IOPAINT)
 

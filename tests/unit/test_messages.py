@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 FILTERS = FilterModule().filters()
-reason, report, plain_text = (FILTERS[name] for name in ("failure_reason", "failure_report", "plain_text"))
+reason, report, outcomes, plain_text = (FILTERS[name] for name in ("failure_reason", "failure_report", "outcomes", "plain_text"))
 
 
 def instance(name, new=True):
@@ -16,7 +16,63 @@ def instance(name, new=True):
 
 def failure(name="cpu", new=True, previous="", reverted=False, unreverted=""):
     known = {"reason": f"{name} broke.", "previous": previous, "reverted": reverted, "unreverted": unreverted}
-    return {"instance": instance(name, new), **known}
+    return {"instance": instance(name, new), "again": [], "untouched": False, **known}
+
+
+def group(*members, give_way=()):
+    return {"instances": [{**member, "before": f"0001-{member['name']}"} for member in members], "give_way": list(give_way)}
+
+
+def became(found, status=200):
+    """What the report says of each failure."""
+    asked = [{"item": each, "status": status} for each in found if each["untouched"] or not each["reverted"]]
+    return report(found, asked, [each["instance"] for each in found])
+
+
+def test_a_reverted_group_has_an_outcome_for_each_new_release():
+    back = {"begun": True, "instances": [{"name": name, "id": f"0001-{name}"} for name in ("a", "b", "c")]}
+    found = outcomes(group(instance("a"), instance("b"), instance("c", new=False)), "it broke.", back)
+    assert [(each["instance"]["name"], each["previous"], each["reverted"]) for each in found] == [
+        ("a", "0001-a", True),
+        ("b", "0001-b", True),
+    ]
+    assert "a: reverted to the previous release 0001-a, which is proven" in became(found)
+
+
+def test_what_had_given_way_is_named_when_it_serves_again():
+    back = {"begun": True, "instances": [{"name": "cpu", "id": "0001-cpu"}]}
+    found = outcomes(group(instance("main"), give_way=[{"name": "cpu", "id": "0001-cpu"}]), "it broke.", back)
+    assert (found[0]["previous"], found[0]["reverted"]) == ("", True)
+    text = "main: 0002-main is recorded as failed; what had given way to it serves again and is proven: cpu (0001-cpu)."
+    assert became(found).splitlines() == ["it broke.", text]
+
+
+def test_what_had_given_way_and_does_not_serve_is_no_revert():
+    back = {"begun": True, "instances": [{"name": "cpu", "id": "0001-cpu"}]}
+    found = outcomes(group(instance("main"), give_way=[{"name": "cpu", "id": "0001-cpu"}]), "it broke.", back, "no memory")
+    assert found[0]["reverted"] is False
+    assert "the previous release could not be put back: no memory" in became(found)
+
+
+@pytest.mark.parametrize(("status", "says"), [(200, "http://127.0.0.1:8080 answers. "), (502, "answers with status 502")])
+def test_a_failure_before_the_switch_names_the_release_that_was_not_touched(status, says):
+    found = outcomes(group(instance("cpu")), "it broke.", {"begun": False, "instances": []})
+    text = became(found, status)
+    assert "cpu: 0002-cpu failed before the switch and is recorded as failed; the release 0001-cpu was not touched." in text
+    assert says in text
+
+
+def test_a_check_that_fails_itself_leaves_the_instance_alone():
+    found = outcomes(group(instance("cpu", new=False)), "no Pillow.", {"begun": False, "instances": []}, restarted=False)
+    text = became(found)
+    assert "cpu: the check itself failed, so its release 0002-cpu was neither restarted nor changed." in text
+    assert "http://127.0.0.1:8080 answers. " in text
+
+
+def test_a_host_that_was_lost_is_neither_untouched_nor_reverted():
+    """The result of the task has no instances then."""
+    (found,) = outcomes(group(instance("cpu")), "lost.", {"unreachable": True}, "the host does not answer")
+    assert (found["untouched"], found["reverted"], found["previous"]) == (False, False, "")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +129,7 @@ def test_nothing_serves_is_said_only_of_what_was_asked(outcome, sentence, answer
     assert sentence in text
     assert says in text
     assert ("Nothing serves" in text) is (answer["status"] == -1)
-    assert "playbooks/rollback.yml" in text
+    assert "iopaint.fleet.rollback" in text
 
 
 @pytest.mark.parametrize(

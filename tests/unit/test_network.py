@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import network_secret
-from ansible_collections.iopaint.fleet.plugins.module_utils.network import masked, secrets
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import masked, overlap, reached_at, secrets, shown
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,6 +49,42 @@ def test_a_text_is_masked():
     text = f"407 from {URL}, tried p@ss-word as robot"
     assert masked(text, [URL]) == "407 from http://***@mirror.example.com:3128/simple/, tried *** as robot"
     assert masked(text, ["http://mirror.example.com/"]) == text
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("0.0.0.0", "127.0.0.1"),
+        ("10.0.0.5", "10.0.0.5"),
+        ("::", "[::1]"),
+        ("0::0", "[::1]"),
+        ("::1", "[::1]"),
+        ("2001:DB8:0::1", "[2001:db8::1]"),
+        ("", ""),
+    ],
+)
+def test_the_host_of_a_url_has_brackets_for_ipv6(address, host):
+    assert reached_at(address) == host
+
+
+def test_an_address_is_shown_with_its_port():
+    assert (shown("127.0.0.1", 8080), shown("::1", 8080)) == ("127.0.0.1:8080", "[::1]:8080")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (("127.0.0.1", 1), ("127.0.0.1", 1), True),
+        (("127.0.0.1", 1), ("127.0.0.1", 2), False),
+        (("127.0.0.1", 1), ("10.0.0.5", 1), False),
+        (("0.0.0.0", 1), ("10.0.0.5", 1), True),
+        (("::", 1), ("::1", 1), True),
+        (("0:0::1", 1), ("::1", 1), True),
+        (("::", 1), ("127.0.0.1", 1), False),
+    ],
+)
+def test_ports_exclude_each_other_on_one_address_or_on_all(one, other, both):
+    assert (overlap(one, other), overlap(other, one)) == (both, both)
 
 
 def test_without_a_secret_nothing_is_set(with_network):

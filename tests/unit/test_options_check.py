@@ -161,7 +161,7 @@ class TestImage:
         engine.set(images={})
         message = run({"IOPAINT_MODEL": "lama"}, failed=True)["msg"]
         assert message.startswith(f"The image {IMAGE} of the instance i0 is not on the host. ")
-        assert "playbooks/build.yml" in message
+        assert "iopaint.fleet.build" in message
         assert "iopaint_images" in message
 
     def test_check_mode_skips_where_the_image_is_still_to_be_built(self, run, engine):

@@ -1,11 +1,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Ports that are free, taken, or taken by the instance that wants them: real sockets, a stand-in for the engine."""
 
+import errno
 import socket
 from contextlib import closing
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.modules import port_check
+
+TOP = "/opt/iopaint/instances"
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def free_port(address="127.0.0.1"):
 def run(run_module):
     def run(*wanted, **options):
         ports = [{"address": address, "port": port, "project": project} for address, port, project in wanted]
-        return run_module(port_check, ports=ports, **options)
+        return run_module(port_check, ports=ports, dir=TOP, **options)
 
     return run
 
@@ -71,7 +74,7 @@ def test_a_port_of_another_process_fails_and_names_it(run, engine, listening, he
     assert result["taken"] == [f"{wanted}:{port}"]
     message = result["msg"]
     assert message.startswith(f"Taken by another process: {wanted}:{port}. `ss -ltnp` on the host names it")
-    assert message.endswith("choose another port in iopaint_instances.")
+    assert message.endswith("choose another port in iopaint_instances. Nothing that runs was touched.")
 
 
 def test_the_container_that_holds_a_port_is_named(run, engine, listening):
@@ -82,7 +85,7 @@ def test_the_container_that_holds_a_port_is_named(run, engine, listening):
         f"Taken by the container web: 127.0.0.1:{port}. Stop it (`docker stop web` on the host), or choose another port in "
         "iopaint_instances. "
         f"Taken by another process: 127.0.0.1:{other}. `ss -ltnp` on the host names it; stop it, or choose another port in "
-        "iopaint_instances."
+        "iopaint_instances. Nothing that runs was touched."
     )
 
 
@@ -97,7 +100,7 @@ def test_ipv6_is_known(run, engine, listening):
         port = listening("::1")
     except OSError:
         pytest.skip("this machine has no IPv6")
-    assert run(("::1", port, "iopaint-a"), failed=True)["taken"] == [f"::1:{port}"]
+    assert run(("::1", port, "iopaint-a"), failed=True)["taken"] == [f"[::1]:{port}"]
     assert run(("::1", free_port("::1"), "iopaint-a"))["taken"] == []
 
 
@@ -124,8 +127,51 @@ def test_a_port_that_was_just_closed_is_free(run, engine):
     assert run(("127.0.0.1", port, "iopaint-a"))["taken"] == []
 
 
-def test_an_address_that_the_host_lacks_is_the_engine_s_to_refuse(run, engine):
-    assert run(("192.0.2.1", 8080, "iopaint-a"))["taken"] == []
+ABSENT = "The host has no address 192.0.2.1, which iopaint_instances[].bind_address or iopaint_bind_address asks for. "
+
+
+def test_an_address_that_the_host_lacks_fails_before_anything_is_stopped(run, engine):
+    wanted = [("192.0.2.1", port, f"iopaint-{port}") for port in (8080, 8081)]
+    result = run(*wanted, failed=True)
+    assert (result["absent"], result["taken"]) == (["192.0.2.1"], [])
+    assert result["msg"].startswith(ABSENT)
+    assert result["msg"].endswith("Nothing that runs was touched.")
+
+
+def test_ipv6_on_a_host_without_it_is_an_address_that_it_lacks(run, engine, monkeypatch):
+    def refused(*arguments):
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(port_check.socket, "socket", refused)
+    assert run(("::1", 8080, "iopaint-a"), failed=True)["absent"] == ["::1"]
+
+
+@pytest.mark.parametrize("state", ["down", "absent"])
+def test_before_there_is_an_engine_an_address_may_be_docker_s_own(run, state, request):
+    """As 172.17.0.1 is, of the network that the engine makes at its first start."""
+    request.getfixturevalue("no_programs" if state == "absent" else "engine")
+    if state == "down":
+        request.getfixturevalue("engine").set(down=True)
+    assert run(("192.0.2.1", 8080, "iopaint-a"))["absent"] == []
+
+
+def test_the_port_of_another_instance_of_ours_passes(run, engine, listening):
+    """The switch stops what gives way. A project of such a name that compose was given from elsewhere is its owner's."""
+    port = listening()
+    engine.set(containers=[{"name": "x", "project": "iopaint-old", "port": port, "folder": f"{TOP}/old/current"}])
+    assert run(("127.0.0.1", port, "iopaint-new"))["taken"] == []
+    engine.set(containers=[{"name": "x", "project": "iopaint-old", "port": port, "folder": "/home/ann/old"}])
+    assert run(("127.0.0.1", port, "iopaint-new"), failed=True)["msg"].startswith("Taken by the container x:")
+
+
+def test_a_process_beside_the_instance_s_own_port_fails(run, engine, listening):
+    """The instance is to serve on all addresses, and something else has its port on one of them."""
+    port = listening("127.0.0.1")
+    with socket.create_server(("127.0.0.2", port)):
+        engine.set(containers=[{"name": "web", "project": "iopaint-a", "port": port}])
+        message = run(("0.0.0.0", port, "iopaint-a"), failed=True)["msg"]
+        assert message.startswith(f"Taken by another process: 0.0.0.0:{port}.")
+    assert run(("0.0.0.0", port, "iopaint-a"))["taken"] == []
 
 
 @pytest.mark.parametrize("state", ["down", "absent"])

@@ -16,7 +16,7 @@ GET = 'Error response from daemon: Get "https://registry.example.com:5000/v2/": 
             GET + "x509: certificate is valid for localhost, not registry.example.com",
             "iopaint_registry has to name registry.example.com:5000",
         ),
-        (GET + "http: server gave HTTP response to HTTPS client", "playbooks/registry.yml"),
+        (GET + "http: server gave HTTP response to HTTPS client", "iopaint.fleet.registry"),
         (GET + "unauthorized: authentication required", "iopaint_registry_username and iopaint_registry_password"),
         ("no basic auth credentials", "iopaint_registry_username and iopaint_registry_password"),
         (GET + "dial tcp 172.20.0.2:5000: connect: connection refused", "`curl https://registry.example.com:5000/v2/`"),
@@ -28,7 +28,7 @@ GET = 'Error response from daemon: Get "https://registry.example.com:5000/v2/": 
         ),
         (
             f"Error response from daemon: manifest for {REPOSITORY}@sha256:00 not found: manifest unknown: manifest unknown",
-            "playbooks/build.yml",
+            "iopaint.fleet.build",
         ),
         ("Error response from daemon: unsupported: The operation is unsupported.", "garbage collection"),
     ],

@@ -159,7 +159,7 @@ def test_what_the_registry_does_not_have_is_missing_where_it_may_be(run, docker)
     assert (result["changed"], result["missing"]) == (False, [NAME])
     message = run("pulled", failed=True)["msg"]
     assert f"The image {REPOSITORY}:{NAME[8:]} could not be pulled: manifest for" in message
-    assert "playbooks/build.yml" in message
+    assert "iopaint.fleet.build" in message
     assert message.endswith("Nothing that runs was touched.")
 
 

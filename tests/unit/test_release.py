@@ -11,6 +11,7 @@ from ansible_collections.iopaint.fleet.plugins.modules import release
 
 ANN = {"operator": "ann", "controller": "desk"}
 SECRET = "hf_s3cr3t"
+PORTS = {"cpu": 8080, "b": 8081}
 
 
 class Engine:
@@ -20,6 +21,7 @@ class Engine:
         self.images, self.running, self.events, self.calls, self.used = {}, {}, [], [], set()
         self.containers = {}  # their compose projects
         self.unhealthy = set()  # compose projects
+        self.top, self.ports, self.stopped = None, {}, set()  # of instances: address and port; those whose container is stopped
 
     def have(self, name, recipe="abc", ref="v1"):
         """Hold an image, newer than those before it."""
@@ -32,6 +34,24 @@ class Engine:
 
     def __call__(self, module):
         return self
+
+    def document(self, name):
+        """What the engine says of an instance's container."""
+        labels = {
+            "com.docker.compose.project": f"iopaint-{name}",
+            "com.docker.compose.service": "iopaint-cpu",
+            "com.docker.compose.project.working_dir": f"{self.top}/{name}/current",
+        }
+        address, port = self.ports[name]
+        ports = {"8080/tcp": [{"HostIp": address, "HostPort": str(port)}]}
+        return {"Id": name, "Config": {"Labels": labels}, "NetworkSettings": {"Ports": ports}}
+
+    def start(self, item):
+        """Start what compose would of an entry; fail where its port is another one's."""
+        address, port = item["settings"]["BIND_ADDRESS"], int(item["settings"]["CPU_PORT"])
+        assert (address, port) not in [self.ports[name] for name in self.ports if name not in {*self.stopped, item["name"]}]
+        self.ports[item["name"]] = (address, port)
+        self.stopped.discard(item["name"])
 
     def image(self, name):
         return next((image for key, image in self.images.items() if name in (key, image["Id"])), None)
@@ -66,6 +86,16 @@ class Engine:
             if held:
                 self.images[image["RepoDigests"][0]] = image
             return 0, "", ""
+        if args[:2] == ("ps", "--quiet"):
+            return 0, "".join(f"{name}\n" for name in self.ports if name not in self.stopped or "--all" in args), ""
+        if args[:2] == ("inspect", "--type"):
+            return 0, json.dumps([self.document(name) for name in args[3:]]), ""
+        if args[0] == "stop":
+            self.stopped |= set(args[1:])
+            return 0, "", ""
+        if args[0] == "rm" and args[-1] in self.ports:
+            del self.ports[args[-1]]
+            return 0, "", ""
         if args[:2] == ("ps", "--all"):
             return 0, "".join(f"{name} {project}\n" for name, project in self.containers.items()), ""
         if args[0] in ("rm", "network"):
@@ -95,18 +125,20 @@ def docker(monkeypatch):
 
 
 @pytest.fixture
-def top(tmp_path):
+def top(tmp_path, docker):
     (tmp_path / "instances").mkdir()
     (tmp_path / "instances" / "photo.png").write_text("a file beside the instances")
+    docker.top = tmp_path / "instances"
     return tmp_path / "instances"
 
 
-def wanted(version=1, name="cpu", image=None, memory="6g"):
+def wanted(version=1, name="cpu", image=None, memory="6g", port=None):
     files = [
         {"name": "compose.yaml", "content": "services: {}\n", "mode": "0644"},
         {
             "name": ".env",
-            "content": f"PROJECT='iopaint-{name}'\nCPU_PORT='8080'\nBIND_ADDRESS='0.0.0.0'\nMEMORY='{memory}'\n",
+            "content": f"PROJECT='iopaint-{name}'\nCPU_PORT='{port or PORTS.get(name, 8085)}'\n"
+            f"BIND_ADDRESS='0.0.0.0'\nMEMORY='{memory}'\n",
             "mode": "0644",
         },
         {"name": "options.env", "content": f"IOPAINT_MODEL='cv2'\nIOPAINT_HF_TOKEN='{SECRET}'\n", "mode": "0600", "secret": True},
@@ -135,17 +167,26 @@ def step(run_module, docker, top, tmp_path):
 
 
 @pytest.fixture
-def deploy(step):
+def deploy(step, docker):
     """A whole deploy, as the role does it; fails=True breaks off at its proof."""
 
     def call(*instances, fails=False, **options):
         default = [] if "to" in options else [wanted()]
-        done = step("prepared", list(instances) or default, **options)["instances"]
-        step("switched", done)
-        if fails:
-            return step("back", done, reason="it did not start")["instances"]
-        proofs = {item["name"]: {"model": "cv2", "latency_ms": 12.5, "pixels": {"masked": 9}} for item in done}
-        return step("kept", done, proofs=proofs, keep=options.get("keep", 3))["instances"]
+        kept = []
+        for group in step("prepared", list(instances) or default, **options)["groups"]:
+            done, other = group["instances"], {"give_way": group["give_way"]}
+            step("switched", done, **other)
+            if fails:
+                back = step("back", done, reason="it did not start", **other)["instances"]
+                for item in back:
+                    docker.start(item)
+                kept += back
+                continue
+            for item in done:
+                docker.start(item)
+            proofs = {item["name"]: {"model": "cv2", "latency_ms": 12.5, "pixels": {"masked": 9}} for item in done}
+            kept += step("kept", done, proofs=proofs, keep=options.get("keep", 3), **other)["instances"]
+        return kept
 
     return call
 
@@ -215,7 +256,7 @@ def test_the_same_inputs_make_no_new_release(deploy, step, state, docker, action
     assert step("switched", again["instances"])["changed"] is False
     assert step("kept", again["instances"], proofs={"cpu": {"model": "cv2"}})["changed"] is False
     asked = {call[0] for call in docker.calls}
-    assert (state(), actions(), asked) == (({ONE: "current"}, ONE), before, {"ps"})
+    assert (state(), actions(), asked) == (({ONE: "current"}, ONE), before, {"inspect", "ps"})
 
 
 @pytest.mark.parametrize("change", ["image", "setting", "file edited by hand", "same name, other image"])
@@ -325,9 +366,122 @@ def test_a_release_that_failed_is_tried_again_under_a_new_name(deploy, state):
 
 def test_an_instance_that_serves_as_before_is_not_put_back(deploy, step):
     deploy(wanted(), wanted(name="b"))
-    done = step("prepared", [wanted(), wanted(2, name="b")])["instances"]
-    step("switched", done)
-    assert [item["name"] for item in step("back", done, reason="no")["instances"]] == ["b"]
+    for group in step("prepared", [wanted(), wanted(2, name="b")])["groups"]:
+        step("switched", group["instances"])
+        back = [item["name"] for item in step("back", group["instances"], reason="no")["instances"]]
+        assert back == (["b"] if group["instances"][0]["name"] == "b" else [])
+
+
+def test_a_failure_before_the_switch_starts_nothing(deploy, step, state, docker):
+    """What ran still runs, and what an operator has stopped stays stopped."""
+    deploy()
+    docker.stopped = {"cpu"}
+    done = step("prepared", [wanted(2)])["instances"]
+    result = step("back", done, reason="its trial broke")
+    assert (result["instances"], result["begun"], result["changed"]) == ([], False, False)
+    assert state() == ({ONE: "current", TWO: "failed"}, ONE)
+    assert docker.stopped == {"cpu"}
+
+
+# ---- ports that change hands -----------------------------------------------------------------------------------------
+
+
+def test_a_renamed_instance_takes_the_port_and_the_other_one_stays_stopped(deploy, step, state, docker, record, top, actions):
+    deploy(wanted(port=8080))
+    (group,) = step("prepared", [wanted(name="main", port=8080)])["groups"]
+    assert [(each["name"], each["id"], each["to"]) for each in group["give_way"]] == [("cpu", ONE, "main")]
+    (kept,) = deploy(wanted(name="main", port=8080))
+    assert kept["gave_way"] == ["cpu"]
+    assert docker.ports == {"main": ("0.0.0.0", 8080)}
+    assert (record(ONE)["outcome"], record(ONE)["gave_way_to"]) == ("former", f"main/{ONE}")
+    assert not os.path.lexists(top / "cpu" / "current")
+    assert (top / "cpu" / "releases" / ONE / "compose.yaml").exists()
+    assert "gave way" in actions()
+    assert step("prepared", [wanted(name="main", port=8080)])["groups"][0]["give_way"] == []
+
+
+def test_a_rename_that_fails_starts_what_gave_way(deploy, docker, state, step):
+    deploy(wanted(port=8080))
+    (back,) = deploy(wanted(name="main", port=8080), fails=True)
+    assert (back["name"], back["id"], back["failed"]) == ("cpu", ONE, f"main/{ONE}")
+    assert state() == ({ONE: "current"}, ONE)
+    assert docker.stopped == set()
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_rename_that_was_killed_is_gone_on_with_and_can_still_be_reverted(deploy, step, state, docker, fails):
+    deploy(wanted(port=8080))
+    (group,) = step("prepared", [wanted(name="main", port=8080)])["groups"]
+    step("switched", group["instances"], give_way=group["give_way"])
+    assert docker.stopped == {"cpu"}  # and the play is killed
+    done = deploy(wanted(name="main", port=8080), fails=fails)
+    assert [item["name"] for item in done] == (["cpu"] if fails else ["main"])
+    assert state("cpu")[0] == {ONE: "current" if fails else "former"} if fails else done[0]["gave_way"] == ["cpu"]
+
+
+def test_a_rename_that_was_killed_is_taken_back_by_the_play_before_it(deploy, step, state, docker):
+    deploy(wanted(port=8080))
+    (group,) = step("prepared", [wanted(name="main", port=8080)])["groups"]
+    step("switched", group["instances"], give_way=group["give_way"])
+    docker.start(group["instances"][0])
+    (kept,) = deploy(wanted(port=8080))
+    assert (kept["id"], kept["gave_way"]) == (ONE, ["main"])
+    assert list(docker.ports) == ["cpu"]
+
+
+def test_two_instances_exchange_their_ports_together(deploy, step, state, docker):
+    deploy(wanted(name="a", port=8080), wanted(name="b", port=8081))
+    swapped = [wanted(name="a", port=8081), wanted(name="b", port=8080)]
+    (group,) = step("prepared", swapped)["groups"]
+    assert ([item["name"] for item in group["instances"]], group["give_way"]) == (["a", "b"], [])
+    back = deploy(*swapped, fails=True)
+    assert sorted(item["name"] for item in back) == ["a", "b"]
+    assert {name: port for name, (_address, port) in docker.ports.items()} == {"a": 8080, "b": 8081}
+    deploy(*swapped)
+    assert {name: port for name, (_address, port) in docker.ports.items()} == {"a": 8081, "b": 8080}
+    deploy(to="former")
+    assert {name: port for name, (_address, port) in docker.ports.items()} == {"a": 8080, "b": 8081}
+
+
+def test_instances_on_ports_of_their_own_are_groups_of_their_own(deploy, step):
+    deploy(wanted(name="a", port=8080), wanted(name="b", port=8081))
+    groups = step("prepared", [wanted(2, name="a", port=8080), wanted(2, name="b", port=8081)])["groups"]
+    assert [[item["name"] for item in group["instances"]] for group in groups] == [["a"], ["b"]]
+
+
+def test_check_mode_names_what_would_give_way(deploy, step, docker):
+    deploy(wanted(port=8080))
+    (group,) = step("prepared", [wanted(name="main", port=8080)], check=True)["groups"]
+    assert [each["name"] for each in group["give_way"]] == ["cpu"]
+    assert docker.stopped == set()
+
+
+def test_a_rollback_right_after_a_rename_brings_the_instance_back(deploy, docker, state, record):
+    deploy(wanted(port=8080))
+    deploy(wanted(name="main", port=8080))
+    (kept,) = deploy(to="former")
+    assert (kept["name"], kept["gave_way"]) == ("cpu", ["main"])
+    assert (record(ONE).get("gave_way_to"), record(ONE, "main")["gave_way_to"]) == (None, f"cpu/{ONE}")
+    assert list(docker.ports) == ["cpu"]
+
+
+@pytest.mark.parametrize("to", ["former", ONE])
+def test_a_later_rollback_leaves_it_where_it_is(deploy, docker, to):
+    deploy(wanted(port=8080))
+    deploy(wanted(name="main", port=8080))
+    deploy(wanted(2, name="main", port=8080))
+    (kept,) = deploy(to=to)
+    assert (kept["name"], kept["id"]) == ("main", ONE)
+    assert list(docker.ports) == ["main"]
+
+
+def test_releases_that_want_one_port_are_no_target(deploy, step, run_module, docker, top):
+    deploy(wanted(name="a", port=8080))
+    deploy(wanted(name="a", port=8081), wanted(name="b", port=8080))
+    deploy(wanted(name="a", port=8081), wanted(2, name="b", port=8080))
+    message = run_module(release, failed=True, state="prepared", dir=str(top), instances=[], to="former")["msg"]
+    assert message.startswith("The releases of a and b to go back to both publish port 8080.")
+    assert message.endswith("Nothing was changed.")
 
 
 # ---- killed in between -----------------------------------------------------------------------------------------------

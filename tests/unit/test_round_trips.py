@@ -52,7 +52,7 @@ def play(tmp_path):
         environment = {
             **os.environ,
             "ANSIBLE_CONNECTION_PLUGINS": str(tmp_path),
-            "ANSIBLE_COLLECTIONS_PATH": str(Path(__file__).parents[2] / "build" / "collections"),
+            "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parents[1] / "callback"),
             "ANSIBLE_PIPELINING": "true",
             "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
             **({"ANSIBLE_CALLBACKS_ENABLED": callbacks} if callbacks else {}),
@@ -65,7 +65,7 @@ def play(tmp_path):
 
 
 def test_each_host_gets_its_own_counts_and_the_control_node_none(play):
-    rows = re.findall(r"(\S+) +: module executions (\d+) +round trips (\d+) +\((.*)\)", play("iopaint.fleet.round_trips"))
+    rows = re.findall(r"(\S+) +: module executions (\d+) +round trips (\d+) +\((.*)\)", play("round_trips"))
     # ping, and what fetch asks before it takes the file; this connection fetches by its own put
     assert rows == [("a", "2", "4", "exec 2, put 1, fetch 1"), ("b", "3", "5", "exec 3, put 1, fetch 1")]
 

@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What counts as an IOPaint source tree, and what changes its digest."""
 
+import os
 import shutil
 
 import pytest
@@ -100,6 +101,16 @@ def test_a_change_changes_the_digest(run, tree, change):
     before = run()["digest"]
     change(tree)
     assert run()["digest"] != before
+
+
+def test_a_name_that_is_not_utf_8_is_in_the_digest(run, tree):
+    before = run()["digest"]
+    os.symlink(b"\xff", os.fsencode(tree / "iopaint") + b"/caf\xe9.py")
+    link = run()["digest"]
+    os.unlink(os.fsencode(tree / "iopaint") + b"/caf\xe9.py")
+    with open(os.fsencode(tree / "iopaint") + b"/caf\xe9.py", "wb"):
+        pass
+    assert len({before, link, run()["digest"]}) == 3
 
 
 def test_a_link_that_turns_elsewhere_changes_the_digest(run, tree):

@@ -78,11 +78,11 @@ def test_a_release_that_is_there_is_left(run, engine, tmp_path):
 
 
 def test_what_a_killed_run_has_left_is_no_release(run, engine, tmp_path):
-    engine.set(release=True)
-    (tmp_path / "tree.new/iopaint").mkdir(parents=True)
-    (tmp_path / "tree.new/iopaint/cli.py").touch()
+    engine.set(release=RELEASE)
+    (tmp_path / "tree.new/tree/iopaint").mkdir(parents=True)
+    (tmp_path / "tree.new/tree/iopaint/left.py").touch()
     assert run()["changed"] is True
-    assert not list((tmp_path / "tree/iopaint").iterdir())
+    assert not (tmp_path / "tree/iopaint/left.py").exists()
 
 
 def test_check_mode_fetches_nothing(run, engine):

@@ -84,7 +84,7 @@ def test_what_is_wanted_and_not_there_and_what_is_there_and_not_wanted():
         ("old", "healthy", False),
         ("new", "not deployed", True),
     ]
-    assert "playbooks/remove.yml" in found[0]["notes"][0]
+    assert "iopaint.fleet.remove" in found[0]["notes"][0]
     assert status.compared([instance()], [{"name": "cpu"}])[0]["notes"] == []
 
 
@@ -194,6 +194,14 @@ def test_what_is_wrong_is_said_for_those_who_watch():
     document = fleet(a=answer(instance(), lock=LOCK), b=answer(instance("x", "exited", problems=["It ended."])), lost=LOST)
     wrong = {host["host"]: status.wrong(host) for host in document["hosts"]}
     assert wrong == {"a": [], "b": ["x is exited. It ended."], "lost": [LOST["reason"]]}
+
+
+def test_what_was_replaced_by_a_rename_is_not_broken_unless_it_is_wanted():
+    document = fleet(a=answer(instance(), instance("old", "replaced", listed=False, notes=["It was stopped."])))
+    assert (document["summary"]["instances"], document["summary"]["broken"]) == (1, 0)
+    assert [row["instance"] for row in lines(document)] == ["old", "cpu"]
+    document = fleet(a=answer(instance("old", "replaced", listed=True)))
+    assert (document["summary"]["instances"], document["summary"]["broken"]) == (1, 1)
 
 
 # ---- the files -------------------------------------------------------------------------------------------------------

@@ -21,13 +21,13 @@ def cells(line):
 
 def test_the_table_has_a_line_for_each_host_and_instance():
     heading, one, two, three = FILTERS["upgrade_table"](
-        [host("one", "upgraded", gap=3.96), host("two", "put back", after="0001-a", reason="no\n\n\u0007health"), host("three")]
+        [host("one", "upgraded", gap=3.96), host("two", "reverted", after="0001-a", reason="no\n\n\u0007health"), host("three")]
     ).splitlines()
     assert cells(heading)[:5] == ["host", "instance", "before", "after", "outcome"]
     assert cells(one) == ["one", "cpu", "0001-a", "0002-b", "upgraded", "12.3", "4.0", "s", "-"]
-    assert cells(two) == ["two", "cpu", "0001-a", "0001-a", "put", "back", "12.3", "-", "no", "health"]
+    assert cells(two) == ["two", "cpu", "0001-a", "0001-a", "reverted", "12.3", "-", "no", "health"]
     assert cells(three) == ["three", "cpu", "0001-a", "0001-a", "not", "reached", "-", "-", "-"]
-    assert heading.index("outcome") == one.index("upgraded") == two.index("put back") == three.index("not reached")
+    assert heading.index("outcome") == one.index("upgraded") == two.index("reverted") == three.index("not reached")
 
 
 def test_a_first_deploy_has_nothing_before():
@@ -41,12 +41,12 @@ def test_a_long_reason_is_cut():
     assert len(line) < 200
 
 
-def test_hosts_that_failed_or_were_put_back_count():
-    hosts = [host("one", "upgraded"), host("two", "put back"), host("three", "failed"), host("four", "unchanged"), host("five")]
+def test_hosts_that_failed_or_were_reverted_count():
+    hosts = [host("one", "upgraded"), host("two", "reverted"), host("three", "failed"), host("four", "unchanged"), host("five")]
     assert FILTERS["upgrade_failures"](hosts) == 2
 
 
-def test_an_instance_that_was_not_released_stays_at_its_former_one():
+def test_an_instance_that_was_not_released_stays_at_its_previous_release():
     released = [{"name": "b", "id": "0003-b", "new": True, "without_service_s": 2.0}, {"name": "c", "id": "0001-c"}]
     listed = [{"name": "a", "proven": "0001-a"}, {"name": "b", "proven": "0002-b"}]
     assert FILTERS["upgraded_instances"](released, listed) == [
@@ -70,8 +70,8 @@ def test_each_instance_of_a_host_has_its_own_outcome():
     failures = [{"instance": {"name": "c"}, "reverted": True, "reason": "c broke."}]
     listed = [{"name": name, "proven": f"0001-{name}"} for name in "abcd"]
     instances = FILTERS["upgraded_instances"](released, listed, failures)
-    assert [each.get("outcome") for each in instances] == ["upgraded", "unchanged", "put back", None]
+    assert [each.get("outcome") for each in instances] == ["upgraded", "unchanged", "reverted", None]
     result = {"outcome": "failed", "seconds": 1.0, "reason": "c broke.", "instances": instances}
     _heading, a, b, c, d = FILTERS["upgrade_table"]([{"inventory_hostname": "one", "iopaint_upgraded": result}]).splitlines()
-    assert (cells(a)[4], cells(b)[4], cells(c)[4:6], cells(d)[4]) == ("upgraded", "unchanged", ["put", "back"], "failed")
+    assert (cells(a)[4], cells(b)[4], cells(c)[4], cells(d)[4]) == ("upgraded", "unchanged", "reverted", "failed")
     assert ["c broke." in line for line in (a, b, c, d)] == [False, False, True, True]

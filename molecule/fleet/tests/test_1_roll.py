@@ -1,4 +1,4 @@
-"""A rolling upgrade: batch after batch, put back and stopped where a host fails."""
+"""A rolling upgrade: batch after batch, reverted and stopped where a host fails."""
 
 import re
 
@@ -44,7 +44,7 @@ def test_a_host_that_fails_is_put_back_and_the_roll_stops(fleet):
     run = play("playbooks/upgrade.yml", **image("crashes"))
     assert run.rc == 2, run.output
     table = rows(run.output)
-    assert "put back" in table[NAMES[0]], run.output
+    assert "reverted" in table[NAMES[0]], run.output
     assert "not reached" in table[NAMES[1]]
     assert "not reached" in table[NAMES[2]]
     assert run.says("the stand-in crashes at its start"), run.output

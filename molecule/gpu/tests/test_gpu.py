@@ -34,7 +34,8 @@ def ansible(command, **environment):
     inventory = ["--inventory", os.environ["MOLECULE_INVENTORY_FILE"]]
     plain = {
         "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-        "ANSIBLE_CALLBACKS_ENABLED": "iopaint.fleet.round_trips",
+        "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/callback"),
+        "ANSIBLE_CALLBACKS_ENABLED": "round_trips",
         "ANSIBLE_PIPELINING": "true",
     }
     return subprocess.run(
@@ -257,7 +258,7 @@ def test_downgrade_and_a_new_mig_layout(host):
         assert "cdiVersion: 0.7.0" in host.file(SPEC).content_string
         proven = [(one["device"], one["uuids"]) for one in run.result["proven"]]
         assert proven[:2] == [("nvidia.com/gpu=0:0", [MIG[0]]), ("nvidia.com/gpu=0:1", [MIG[1]])]
-        # what the former layout had is gone
+        # what the previous layout had is gone
         assert run.result["devices"] == ["nvidia.com/gpu=0:0", "nvidia.com/gpu=0:1", "nvidia.com/gpu=0:2"]
         assert 'name: "1"' not in host.file(SPEC).content_string
     host.check_output("systemctl restart nvidia-cdi-refresh")

@@ -103,7 +103,7 @@ def test_an_instance_that_nobody_wants_any_more_runs_on_and_is_named(one, status
     assert run.rc == 0, run.output
     assert run.changed(NAMES[0]) == 0, run.output
     assert deployed(one.shell) == before
-    command = f"""ansible-playbook playbooks/remove.yml -l {NAMES[0]} -e '{{"iopaint_remove_instances": ["second"]}}'"""
+    command = f"""ansible-playbook iopaint.fleet.remove -l {NAMES[0]} -e '{{"iopaint_remove_instances": ["second"]}}'"""
     assert command in run.output
     run, document, _page = status("--limit", NAMES[0], iopaint_instances=[CPU, {**CPU, "name": "third", "port": 8100}])
     assert run.rc == 0, run.output

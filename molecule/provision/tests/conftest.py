@@ -38,6 +38,10 @@ class Outcome:
     def changed(self, host):
         return [name for name, of, result in self.tasks if of == host and result.get("changed")]
 
+    def said(self, host, task):
+        """What the last task of this name printed."""
+        return [result["msg"] for name, of, result in self.tasks if (name, of) == (task, host) and "msg" in result][-1]
+
     def message(self, host):
         """What the play failed with, after all that it rescued."""
         failures = [result["msg"] for _, of, result in self.tasks if of == host and result.get("failed")]
@@ -72,7 +76,8 @@ def round_trips():
     """Run the role with these variables and give (module executions, round trips) by host."""
 
     def run_play(**variables):
-        done = run(variables=variables, ANSIBLE_CALLBACKS_ENABLED="iopaint.fleet.round_trips")
+        plugins = str(SCENARIO.parents[1] / "tests/callback")
+        done = run(variables=variables, ANSIBLE_CALLBACK_PLUGINS=plugins, ANSIBLE_CALLBACKS_ENABLED="round_trips")
         assert done.returncode == 0, done.stdout
         table = done.stdout[done.stdout.index("ROUND TRIPS") :]
         print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import contextmanager
 
 import pytest
 from conftest import FRESH, HOSTS, SITE_HOST
@@ -91,8 +92,8 @@ def test_the_engine_pulls_through_its_proxy(on):
 def test_an_idle_run_needs_few_round_trips(round_trips):
     # Each user costs one module execution more, a registry's certificate three, a data root one. A shipped key saves three.
     for host, (modules, trips) in round_trips(docker_users=[], docker_registry_cas={}, docker_data_root="").items():
-        assert modules <= 12, host
-        assert trips <= 13, host
+        assert modules <= 13, host
+        assert trips <= 14, host
 
 
 def test_check_mode_finds_nothing_to_do(play):
@@ -106,6 +107,7 @@ DOCKERS_OWN = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
 NOBODYS = "0" * 40
 KEYS = "/var/cache/iopaint-fleet/apt-keys"
 SOURCE = "/etc/apt/sources.list.d/docker.sources"
+DISTRIBUTION = {"docker_package_source": "distribution", "docker_version": "", "docker_package_versions": {}}
 
 
 @pytest.mark.parametrize(
@@ -194,9 +196,12 @@ def test_a_source_of_this_name_by_someone_else_is_kept_as_a_copy(play, on):
 
 
 def test_a_failure_is_told_again_and_the_right_site_heals_it(play, on):
+    before = on(FRESH).file(SOURCE).content_string
     for _ in range(2):
         message = play("--limit", FRESH, docker_upstream_url=f"{SITE}/tampered").message(FRESH)
         assert "changed after it was signed" in message
+        assert "The previous source was restored." in message
+        assert on(FRESH).file(SOURCE).content_string == before
     play().good()
 
 
@@ -227,7 +232,24 @@ def test_versions_go_down_and_up_and_containers_keep_running(play, on):
             assert started(host) == before[name]
 
 
-def test_settings_that_the_engine_cannot_start_with_are_taken_back(play, on):
+def test_latest_upgrades(play, on):
+    host = on(FRESH)
+    play("--limit", FRESH, docker_version="26.1.4").good()
+    play("--limit", FRESH, docker_version="latest").good()
+    assert packages(host)["docker-ce"] == (f"5:26.1.5-1~{SUITES[FRESH]}", True)
+    assert play("--limit", FRESH, docker_version="latest").good().changed(FRESH) == []
+
+
+def test_check_mode_shows_a_change_and_does_not_make_it(play, on):
+    before = packages(on(FRESH))
+    outcome = play("--limit", FRESH, "--check", docker_version="26.1.4").good()
+    assert outcome.changed(FRESH) == ["Report the packages to the calling role"]
+    shown = outcome.said(FRESH, "Show what would change")
+    assert [line.split()[:2] for line in shown] == [["Inst", "docker-ce-cli"], ["Inst", "docker-ce"]]
+    assert packages(on(FRESH)) == before
+
+
+def test_settings_that_the_engine_cannot_start_with_are_reverted(play, on):
     host = on(FRESH)
     before, running = host.file("/etc/docker/daemon.json").content_string, started(host)
     message = play("--limit", FRESH, docker_daemon_settings={"features": {"cdi": True}, "storage-driver": "papyrus"}).message(
@@ -253,16 +275,87 @@ def test_settings_that_the_engine_refuses_change_nothing(play, on):
     assert host.file("/etc/docker/daemon.json").content_string == before
 
 
-def test_a_hold_is_taken_back_and_given_again(play, on):
+def test_a_hold_is_released_and_set_again(play, on):
     play("--limit", FRESH, docker_hold=False).good()
     assert not packages(on(FRESH))["docker-ce"][1]
     play("--limit", FRESH).good()
     assert packages(on(FRESH))["docker-ce"][1]
 
 
-# --- The distribution's packages ---------------------------------------------------------------------------------
+# --- Changes that are refused: packages as they were ---------------------------------------------------------------
 
-DISTRIBUTION = {"docker_package_source": "distribution", "docker_version": "", "docker_package_versions": {}}
+
+@contextmanager
+def files(host, **contents):
+    """Files in sources.list.d, for a while."""
+    paths = [f"/etc/apt/sources.list.d/{name}.list" for name in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        host.run_expect([0], f"echo '{content}' >{path}")
+    try:
+        yield paths
+    finally:
+        host.run_expect([0], f"rm -f {' '.join(paths)}")
+
+
+@contextmanager
+def moved(host, path, put=None):
+    """A file of the site, away or replaced by another one for a while."""
+    host.run_expect([0], f"mv {path} /tmp/moved && {f'cp {put} {path}' if put else 'true'}")
+    try:
+        yield
+    finally:
+        host.run_expect([0], f"mv /tmp/moved {path}")
+
+
+def refused(play, host, *words, **variables):
+    before = packages(host)
+    message = play("--limit", FRESH, **variables).message(FRESH)
+    assert [word for word in (*words, "No package was changed.") if word not in message] == [], message
+    assert packages(host) == before
+
+
+def test_a_package_that_nobody_named_is_not_removed(play, on):
+    host = on(FRESH)
+    control = "Package: site-tool\\nVersion: 1\\nArchitecture: all\\nMaintainer: x\\nDepends: docker-ce\\nDescription: x\\n"
+    host.run_expect([0], f"mkdir -p /tmp/tool/DEBIAN && printf '{control}' >/tmp/tool/DEBIAN/control")
+    host.run_expect([0], "dpkg-deb --build /tmp/tool && dpkg --install /tmp/tool.deb")
+    try:
+        refused(play, host, "site-tool would be removed with docker-", "Remove or replace it yourself", **DISTRIBUTION)
+    finally:
+        host.run_expect([0], "dpkg --remove site-tool")
+    play("--limit", FRESH).good()
+
+
+def test_a_repository_that_worked_before_is_told_and_kept(play, on):
+    host = on(FRESH)
+    index = f"{host.system_info.distribution}/dists/{host.system_info.codename}/InRelease"
+    with moved(on(SITE_HOST), f"/srv/apt/linux/{index}", put=f"/srv/apt/tampered/{index}"):
+        refused(play, host, "The repository docker at ", "changed after it was signed", docker_version="26.1.4")
+    assert host.file(SOURCE).exists
+
+
+def test_packages_are_downloaded_before_any_is_touched(play, on):
+    host, suite = on(FRESH), SUITES[FRESH]
+    (path,) = on(SITE_HOST).check_output(f"ls /srv/apt/linux/*/dists/*/pool/docker-ce_26.1.4-1~{suite}_*.deb").split()
+    host.run_expect([0], "apt-get clean")
+    with moved(on(SITE_HOST), path):
+        refused(play, host, "docker-ce=5:26.1.4-1", "can't be downloaded: ", "404", docker_version="26.1.4")
+
+
+def test_entries_that_contradict_each_other_are_named(play, on):
+    host, entry = on(FRESH), "deb [signed-by={}] http://127.0.0.1:9/other stable main"
+    with files(host, one=entry.format("/one.gpg"), two=entry.format("/two.gpg")) as paths:
+        refused(play, host, "apt can't work: Conflicting values", " and ".join(paths), docker_version="26.1.4")
+
+
+def test_another_repository_that_fails_is_warned_of(play, on):
+    with files(on(FRESH), other="deb [trusted=yes] http://127.0.0.1:9/other stable main"):
+        outcome = play("--limit", FRESH, docker_version="latest").good()
+    (warning,) = outcome.said(FRESH, "Warn about repositories that can't be refreshed")
+    assert warning.startswith("http://127.0.0.1:9/other: Could not connect to 127.0.0.1:9")
+
+
+# --- The distribution's packages ---------------------------------------------------------------------------------
 
 
 def test_the_distributions_packages_take_over_with_images_and_volumes(play, on):

@@ -6,13 +6,13 @@ DOCUMENTATION = r"""
 name: round_trips
 type: aggregate
 short_description: Counts what a play costs on the way to its hosts
-version_added: 1.0.0
 description:
   - Prints at the end, for each host, how many modules were executed and how often the connection was used to run a command
     or to move a file. Each use of the connection is at least one round trip, so this is the figure that grows with distance.
   - Tasks that run on the control node (assert, set_fact, include and the like) cost none and are not counted. Neither is what
     is delegated to the control node itself.
-  - Off unless it is enabled, for example by E(ANSIBLE_CALLBACKS_ENABLED=iopaint.fleet.round_trips).
+  - Off unless it is enabled, for example by E(ANSIBLE_CALLBACK_PLUGINS=tests/callback) with
+    E(ANSIBLE_CALLBACKS_ENABLED=round_trips).
 author:
   - iopaint.fleet contributors (@iopaint)
 """
@@ -97,7 +97,7 @@ class CallbackModule(CallbackBase):
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
-    CALLBACK_NAME = "iopaint.fleet.round_trips"
+    CALLBACK_NAME = "round_trips"
     CALLBACK_NEEDS_ENABLED = True
 
     def __init__(self, *args, **kwargs):

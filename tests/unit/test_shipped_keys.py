@@ -1,4 +1,4 @@
-"""The addresses in apt's source files, and the keys that the roles ship."""
+"""The keys that the roles ship."""
 
 from __future__ import annotations
 
@@ -6,29 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.iopaint.fleet.plugins.module_utils import apt_sources
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        (
-            "URIs: https://a.test/x http://b.test/$(ARCH)/\nSuites: /\n\nTypes: deb\n",
-            ["https://a.test/x/", "http://b.test/amd64/"],
-        ),
-        ("Types: deb\nuris:\n https://a.test\n\thttps://b.test\nSuites: x", ["https://a.test/", "https://b.test/"]),
-        ("Suites: x\nSigned-By:\n  URIs: https://a.test\n", []),
-        ("# URIs: https://a.test\n", []),
-    ],
-)
-def test_addresses_of_a_file_are_read(text, found):
-    assert apt_sources.addresses(text, "amd64") == found
-
-
-def test_lists_are_named_as_apt_names_them():
-    assert apt_sources.list_name("https://a_b.test/x~y/") == "a%5fb.test_x%7ey_"
 
 
 @pytest.mark.parametrize(
