@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from ansible.module_utils.common.parameters import PASS_VARS
 from ansible.module_utils.testing import patch_module_args
 from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 
@@ -37,6 +38,8 @@ def run_module(capsys, tmp_path):
 
     def run(module, failed=False, check=False, diff=False, **args):
         own = {"_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_remote_tmp": str(tmp_path / "remote-tmp")}
+        if "inject_invocation" in PASS_VARS:  # without it, a result of ansible-core 2.21 lacks the arguments
+            own["_ansible_inject_invocation"] = True
         with patch_module_args({**own, **args}), pytest.raises(SystemExit):
             module.main()
         result = json.loads(capsys.readouterr().out)

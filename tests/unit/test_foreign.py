@@ -12,6 +12,7 @@ import json
 import os
 import tarfile
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -422,7 +423,7 @@ def test_the_output_of_a_build_is_read(output):
     st.text() | st.lists(st.sampled_from(["E: x", "Err:1 http://a b", "  x", "W: GPG error: ", "Remv x", "Inst"])).map("\n".join)
 )
 def test_the_output_of_apt_and_docker_is_read(output):
-    apt_troubles(output, {})
+    apt_troubles(output, defaultdict(str))
     registry.explain(output, "registry.example.com/iopaint", "/var/lib/docker")
     registry.is_unknown(output)
     network.masked(output, [output])

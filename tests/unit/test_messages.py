@@ -51,7 +51,7 @@ def test_what_had_given_way_and_does_not_serve_is_no_revert():
     back = {"begun": True, "instances": [{"name": "cpu", "id": "0001-cpu"}]}
     found = outcomes(group(instance("main"), give_way=[{"name": "cpu", "id": "0001-cpu"}]), "it broke.", back, "no memory")
     assert found[0]["reverted"] is False
-    assert "the previous release could not be put back: no memory" in became(found)
+    assert "the previous release could not be restored: no memory" in became(found)
 
 
 @pytest.mark.parametrize(("status", "says"), [(200, "http://127.0.0.1:8080 answers. "), (502, "answers with status 502")])

@@ -79,9 +79,9 @@ def forge(tmp_path, monkeypatch):
             read,
             tarfile.open(fileobj=read.stdout, mode="r|") as tar,
             bundle.compressed(str(target), "zstd", shutil.which("zstd")) as stream,
-            bundle.Writer(stream, manifest(json.load(tar.extractfile(tar.next())))) as writer,
+            bundle.Writer(stream, manifest(json.load(tar.extractfile(next(members := iter(tar)))))) as writer,
         ):
-            for member in tar:
+            for member in members:
                 if member.issym():
                     writer.tar.addfile(member)
                     writer.links[member.name] = bundle.target(member.name, member.linkname)

@@ -14,7 +14,7 @@ from play import ROOT, play
 HOST = 1  # whose two releases are still there
 TASKS = [
     "Prepare the release to go back to",
-    "Point the link of the instance to its new release",
+    "Stop what gives way and point the links to the new releases",
     "Start instances and wait until they are healthy",
     "Prove each instance with a real inpainting request",
     "Record the proof and prune old releases",
@@ -101,7 +101,7 @@ def test_a_host_that_is_lost_between_batches_fails_by_itself(fleet):
     kind = {"v1": "v2", "v2": "v1"}[fleet[HOST].serves()]
     command = ("playbooks/upgrade.yml", "--limit", f"{NAMES[HOST]},{NAMES[2]}")
     options = {**image(kind), "iopaint_upgrade_batches": [1, "100%"]}
-    run = Killed(*command, **options).until("Point the link of the instance to its new release")
+    run = Killed(*command, **options).until("Stop what gives way and point the links to the new releases")
     subprocess.run(["docker", "kill", NAMES[2]], check=True, stdout=subprocess.DEVNULL)
     assert run.end() != 0, run.output
     assert re.search(rf"^ +{NAMES[HOST]} .* upgraded ", run.output, re.MULTILINE), run.output

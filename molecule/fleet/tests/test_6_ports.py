@@ -95,7 +95,7 @@ def test_a_rename_goes_through_and_can_be_rolled_back(fleet, deploy, wanted, tmp
     status = {"iopaint_instances": [MAIN], "iopaint_status_strict": True, "iopaint_status_dir": str(tmp_path)}
     run = play("playbooks/status.yml", *LIMIT, **status)
     assert run.rc == 0, run.output
-    assert run.says("1 of 1 instances") or "replaced" in run.output, run.output
+    assert "replaced" in run.output, run.output
 
     run = play("playbooks/rollback.yml", *LIMIT)
     assert run.rc == 0, run.output
