@@ -42,6 +42,8 @@ ADVICE = {
     "reboot if nouveau holds the GPU.",
     "driver_not_loaded": "The driver's kernel module is not loaded: run `modprobe nvidia`, and if that fails look in "
     "`dmesg` and `dkms status` for Secure Boot, nouveau, or a kernel the module was not built for.",
+    "driver_unreachable": "The driver's kernel module is loaded and its device nodes /dev/nvidia* are missing or closed to this "
+    "user: run `nvidia-smi` as root, which makes them, and look in `dmesg` if it fails there too.",
     "version_mismatch": "The driver was updated under the loaded kernel module, so what runs goes on and nothing new "
     "starts: drain this host and reboot it.",
     "gpu_lost": "A GPU stopped answering: move its work away, save the output of `nvidia-bug-report.sh`, reboot the "
@@ -138,8 +140,11 @@ def complete(gpus: list, compute_caps: dict, slices: dict) -> None:
             mig["profile"], mig["uuid"] = slices.get((gpu["uuid"], mig["index"]), (None, None))
 
 
-def diagnose(rc: int | None, output: str, gpus: list, pci_devices: list) -> str:
-    """The problem, a key of ADVICE. rc is None where there is no nvidia-smi to run."""
+def diagnose(rc: int | None, output: str, gpus: list, pci_devices: list, loaded: str | None = None) -> str:
+    """Return the problem, a key of ADVICE.
+
+    rc is None where there is no nvidia-smi to run; loaded is the version of the kernel module that is loaded, None where none is.
+    """
     own = [device for device in pci_devices if device["driver"] not in PASSTHROUGH_DRIVERS]
     if rc is None:
         return "driver_not_installed" if own else "no_gpu"
@@ -150,6 +155,8 @@ def diagnose(rc: int | None, output: str, gpus: list, pci_devices: list) -> str:
         problem = next((name for name, code, _text in SYMPTOMS if code == rc), "unknown")
     if problem in ("driver_not_installed", "driver_not_loaded") and not own:
         return "no_gpu"
+    if problem == "driver_not_loaded" and loaded:
+        return "driver_unreachable"  # nvidia-smi says the same of a module that is not loaded and of nodes that are not there
     if problem == "no_gpu" and any(device["driver"] == "nvidia" for device in own):
         return "gpu_lost"  # the driver holds a GPU that it could not bring up
     return problem

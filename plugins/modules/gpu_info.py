@@ -376,6 +376,8 @@ problem:
     - V(no_gpu), there is no GPU for this host. Those handed to virtual machines don't count.
     - V(driver_not_installed), a GPU is on the bus, and C(nvidia-smi) or its library is missing.
     - V(driver_not_loaded), the driver is installed and its kernel module is not loaded.
+    - V(driver_unreachable), the kernel module is loaded, and its device nodes C(/dev/nvidia*) are missing or closed to the user
+      that asked. Root makes missing ones by running C(nvidia-smi).
     - V(version_mismatch), the loaded kernel module has another version than the installed driver.
     - V(gpu_lost), a GPU stopped answering or can't be brought up. Others may still be in RV(gpus).
     - V(unknown), nvidia-smi failed in another way, or did not answer in time.
@@ -436,13 +438,14 @@ def main() -> None:
     nvidia_smi = find(module)
     rc, output, report = gpu.query(nvidia_smi, module.params["timeout"]) if nvidia_smi else (None, "", gpu.NO_REPORT)
     pci_devices = gpu.pci_devices(module.params["sysfs"])
-    problem = gpu.diagnose(rc, output, report["gpus"], pci_devices)
+    kernel_module = gpu.kernel_module_version(module.params["sysfs"], module.params["procfs"])
+    problem = gpu.diagnose(rc, output, report["gpus"], pci_devices, kernel_module)
     if problem == "driver_not_installed" and not nvidia_smi:
         output = f"there is no executable {module.params['nvidia_smi'] or 'nvidia-smi on the PATH'}"
     module.exit_json(
         changed=False,
         **report,
-        kernel_module_version=gpu.kernel_module_version(module.params["sysfs"], module.params["procfs"]),
+        kernel_module_version=kernel_module,
         **gpu.host_state(module.params["sysfs"], module.params["procfs"], module.params["root"]),
         pci_devices=pci_devices,
         **gpu.read_cdi(module.params["cdi_dirs"]),

@@ -209,7 +209,7 @@ class Look:
         """Return what the driver says of the GPUs; a host without any answers at once."""
         nvidia_smi = self.module.get_bin_path("nvidia-smi")
         rc, output, report = gpu.query(nvidia_smi, self.timeout) if nvidia_smi else (None, "", gpu.NO_REPORT)
-        problem = gpu.diagnose(rc, output, report["gpus"], gpu.pci_devices("/sys"))
+        problem = gpu.diagnose(rc, output, report["gpus"], gpu.pci_devices("/sys"), gpu.kernel_module_version("/sys", "/proc"))
         keys = ("index", "uuid", "name", "memory_total_mib", "memory_used_mib")
         return {
             "gpus": [{key: one[key] for key in keys} for one in report["gpus"]],

@@ -161,7 +161,7 @@ class cuda:
     is_available = staticmethod(lambda: False)
     @staticmethod
     def init():
-        raise RuntimeError("Found no NVIDIA driver\\non your system")
+        raise RuntimeError("Found no NVIDIA driver on your system")
 """
 
 
@@ -950,6 +950,8 @@ def test_torch_says_why(gpu_problem, device):
     ("text", "reason"),
     [
         ("raise ImportError('libcuda is broken')", "torch says: libcuda is broken"),
+        ("raise RuntimeError('CUDA error: out of memory\\nFor debugging consider …')", "torch says: CUDA error: out of memory"),
+        ("raise RuntimeError", "torch says: RuntimeError()"),
         ("import os; os._exit(9)", "torch says: exit status 9"),
         ("class cuda: is_available = init = staticmethod(bool)", "torch says: torch.cuda.is_available() is False"),
     ],

@@ -17,6 +17,7 @@ GPU 1: Tesla T4 (UUID: GPU-b)
 def test_a_gpu_in_slices_is_seen_by_its_slices():
     assert gpu_check.listed(LIST) == {"MIG-x", "MIG-y", "GPU-b"}
     assert gpu_check.listed("Failed to initialize NVML: Unknown Error\n") == set()
+    assert gpu_check.listed("No devices found.\n") == set()  # and the exit status is 0
 
 
 @pytest.mark.parametrize(

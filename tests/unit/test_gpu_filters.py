@@ -62,6 +62,10 @@ def test_nothing_is_wrong_with_a_host_that_is_well():
             "install linux-headers-6.12.48+deb13-amd64 first.",
         ),
         (host(problem="driver_not_loaded", secure_boot=True), "Secure Boot is on and loads signed modules only: enroll the key"),
+        (
+            host(problem="driver_unreachable", advice=gpu.ADVICE["driver_unreachable"]),
+            "device nodes /dev/nvidia* are missing or closed to this user: run `nvidia-smi` as root",
+        ),
         (host(problem="driver_not_loaded"), "run `modprobe nvidia`, and if that fails read `dmesg`."),
         (
             host(problem="version_mismatch", kernel_module_version="575.57.08"),

@@ -1,7 +1,9 @@
 """gpu_info against reports of several nvidia-smi generations, broken drivers and CDI specs.
 
-The samples are written by hand after the layout of nvsmi_device_v11, v12 and v13, shortened; their UUIDs and serial
-numbers are made up. The module runs as a process here, with a stand-in for nvidia-smi that prints a sample.
+The samples named h100-580 are from an H100 that served an instance, with another UUID and serial number and most of the clock
+frequencies left out; cdi/h100-580.txt is what nvidia-ctk 1.20.0 wrote there. The others are written by hand after the layout of
+nvsmi_device_v11, v12 and v13, shortened; their UUIDs and serial numbers are made up. The module runs as a process here, with a
+stand-in for nvidia-smi that prints a sample.
 """
 
 import json
@@ -15,6 +17,8 @@ from ansible_collections.iopaint.fleet.plugins.module_utils import gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = Path(__file__).parent / "samples" / "nvidia-smi"
+REAL_SPEC = (SAMPLES.parent / "cdi" / "h100-580.txt").read_text()
+H100 = "GPU-2f8b6c1e-7d40-4a95-b3c8-5e6f70819203"
 
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.95\n"
 NOT_LOADED = (
@@ -24,6 +28,7 @@ NOT_LOADED = (
 NO_LIBRARY = (
     "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system. "
     "Please make sure that the NVIDIA Display Driver is properly installed and present in your system.\n"
+    "Please also try adding directory that contains libnvidia-ml.so to your system PATH.\n"
 )
 NO_DEVICES = "No devices were found\n"
 LOST = "Unable to determine the device handle for GPU0: 0000:01:00.0: Unknown Error\n"
@@ -55,6 +60,7 @@ def pick(mapping, *keys):
     ("name", "versions", "gpus"),
     [
         ("a100-mig-535", ("535.161.07", "12.2"), [("NVIDIA A100-SXM4-80GB", "0000:07:00.0", 81920, True, None)]),
+        ("h100-580", ("580.159.04", "13.0"), [("NVIDIA H100 80GB HBM3", "0000:00:06.0", 81559, False, "9.0")]),
         ("h200-580", ("580.95.05", "13.0"), [("NVIDIA H200", "0000:1b:00.0", 143771, False, "9.0")]),
         ("rtx4090-550", ("550.127.05", "12.4"), [("NVIDIA GeForce RTX 4090", "0000:01:00.0", 24564, False, "8.9")]),
         ("t4-515", ("515.105.01", "11.7"), [("Tesla T4", "0000:00:1e.0", 15360, False, "7.5")]),
@@ -82,6 +88,21 @@ def test_report_of_every_generation(name, versions, gpus):
 def test_memory():
     h200 = report("h200-580")["gpus"][0]
     assert pick(h200, "memory_used_mib", "memory_free_mib") == (0, 143156)
+
+
+def test_a_real_report_of_a_gpu_that_serves_an_instance():
+    (h100,) = report("h100-580")["gpus"]
+    assert pick(h100, "uuid", "architecture", "memory_used_mib", "memory_free_mib") == (H100, "Hopper", 843, 80237)
+    assert h100["processes"] == [
+        {
+            "pid": 2349,
+            "name": "/opt/iopaint/bin/python",
+            "type": "C",
+            "used_memory_mib": 834,
+            "gpu_instance_id": None,
+            "compute_instance_id": None,
+        }
+    ]
 
 
 def test_processes():
@@ -206,7 +227,21 @@ def test_diagnosis_of_a_failure(rc, output, drivers, problem):
     assert gpu.diagnose(rc, output, [], on_bus(*drivers)) == problem
 
 
-@pytest.mark.parametrize(("name", "problem"), [("h200-580", "none"), ("a100-mig-535", "none"), ("one-lost-570", "gpu_lost")])
+@pytest.mark.parametrize(
+    ("loaded", "drivers", "problem"),
+    [
+        ("580.159.04", ["nvidia"], "driver_unreachable"),  # an H100 whose /dev/nvidia* were not there
+        (None, ["nvidia"], "driver_not_loaded"),
+        ("580.159.04", [], "no_gpu"),
+    ],
+)
+def test_diagnosis_of_a_driver_that_is_loaded_and_not_reached(loaded, drivers, problem):
+    assert gpu.diagnose(9, NOT_LOADED, [], on_bus(*drivers), loaded) == problem
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"), [("h100-580", "none"), ("h200-580", "none"), ("a100-mig-535", "none"), ("one-lost-570", "gpu_lost")]
+)
 def test_diagnosis_of_a_report(name, problem):
     assert gpu.diagnose(0, sample(name), report(name)["gpus"], on_bus("nvidia")) == problem
 
@@ -220,7 +255,7 @@ def test_a_failure_beside_a_report():
 
 
 def test_every_problem_has_one_sentence_of_advice():
-    problems = {name for name, _, _ in gpu.SYMPTOMS} | {"none", "unknown"}
+    problems = {name for name, _, _ in gpu.SYMPTOMS} | {"none", "unknown", "driver_unreachable"}
     assert set(gpu.ADVICE) == problems
     assert all(advice.endswith(".") and ". " not in advice for advice in gpu.ADVICE.values())
 
@@ -426,6 +461,7 @@ def read_cdi(tmp_path, **files):
         ("yaml", SPEC, ["0", "all"]),
         ("yaml", SORTED_SPEC, ["0:1", "GPU-5c1d4e6f-0a2b-4c3d-8e9f-102132435465"]),
         ("yaml", SPEC.replace('"0"', "0"), ["0", "all"]),
+        ("yaml", REAL_SPEC, ["0", H100, "all"]),
         ("yaml", JSON_SPEC, ["0", "1"]),
         ("json", JSON_SPEC, ["0", "1"]),
         ("yaml", SPEC.replace("nvidia.com/gpu", "amd.com/gpu"), []),
@@ -584,7 +620,7 @@ def test_module_asks_for_slices_only_where_there_are_any(host):
 
 @pytest.mark.parametrize(
     ("text", "rc", "problem"),
-    [(MISMATCH, 18, "version_mismatch"), (NO_DEVICES, 6, "gpu_lost"), (NOT_LOADED, 9, "driver_not_loaded")],
+    [(MISMATCH, 18, "version_mismatch"), (NO_DEVICES, 6, "gpu_lost"), (NOT_LOADED, 9, "driver_unreachable")],
 )
 @pytest.mark.parametrize("stream", ["", " >&2"])
 def test_module_on_a_broken_driver(host, text, rc, problem, stream):
