@@ -9,7 +9,7 @@ LAMA = {"name": "lama", "url": "http://127.0.0.1:8000/big-lama.pt", "checksum": 
 # Known before the first change: nothing at all is changed.
 BEFORE = {
     "type": ({"iopaint_image_min_free_gb": "lots"}, ["iopaint_image_min_free_gb is 'lots'", "a number"]),
-    "text is no list": ({"iopaint_image_ref": ["main"]}, ["iopaint_image_ref is ['main']", "accepted: text"]),
+    "text is no list": ({"iopaint_image_ref": ["main"]}, ["iopaint_image_ref is a list", "accepted: text"]),
     "number": ({"iopaint_image_ref": 1.1}, ["iopaint_image_ref is 1.1, accepted: text in quotes (YAML reads 1.10 as"]),
     "choice": ({"docker_package_source": "distro"}, ["docker_package_source is 'distro'", "upstream, distribution"]),
     "misspelt": ({"iopaint_image_reff": "main"}, ["iopaint_image_reff", "nearest: iopaint_image_ref"]),
