@@ -100,7 +100,7 @@ def test_the_control_node_is_lost_and_the_same_command_again_converges(host):
     Killed("playbooks/restore.yml", "Start instances and wait until they are healthy")
     run = play("playbooks/restore.yml", iopaint_restore_keep_former=False)
     assert is_proven(run)
-    assert run.says("The lock was held by restore of", "it was taken over"), run.output
+    assert run.says("The lock was held by restore of", "It was taken over"), run.output
     wanted = host.sums(f"{FOLDER}/{NAME}/{host.backups()[-1]}")
     del wanted["./manifest.json"]
     assert host.sums() == wanted

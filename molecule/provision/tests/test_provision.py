@@ -132,7 +132,7 @@ DISTRIBUTION = {"docker_package_source": "distribution", "docker_version": "", "
             {"docker_upstream_url": f"{SITE}/linux\nTrusted: yes\n#"},
             ["docker_upstream_url is", "Trusted: yes", "not a URL", "Nothing was changed"],
         ),
-        ({"docker_version": "99.1"}, ["docker_version is '99.1'", "docker-ce in 26.1.5, 26.1.4"]),
+        ({"docker_version": "99.1"}, ["docker_version is '99.1'", "in 26.1.5, 26.1.4"]),
         (
             {"docker_package_versions": {"docker-scan": "1"}},
             ["docker_package_versions names docker-scan", "docker-compose-plugin"],
