@@ -3,6 +3,7 @@
 
 import importlib
 import inspect
+import json
 import os
 import shutil
 import subprocess
@@ -113,3 +114,28 @@ def test_the_local_inventory_needs_no_python_of_path(tmp_path):
     shims = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ANSIBLE_INVENTORY": str(ROOT / "inventories" / "local")}
     ansible = shutil.which("ansible")
     assert run(sys.executable, ansible, "localhost", "-m", "ansible.builtin.ping", cwd=ROOT, **shims)
+
+
+def test_a_password_in_the_address_of_weights_is_not_shown(tmp_path):
+    """Neither by the download, nor by what is said of its failure, with all that -vvv shows."""
+    model = {
+        "name": "lama",
+        "url": "http://ann:s3cr3t@127.0.0.1:1/a.pt",
+        "checksum": "sha256:00",
+        "staged": str(tmp_path / "a.pt"),
+    }
+    variables = {"__iopaint_missing": {"missing": [model]}, "ansible_python_interpreter": sys.executable}
+    (tmp_path / "play.yml").write_text(
+        "- hosts: localhost\n  connection: local\n  gather_facts: false\n  tasks:\n"
+        "    - ansible.builtin.include_role: {name: iopaint.fleet.iopaint, tasks_from: weights}\n"
+    )
+    command = [Path(sys.executable).with_name("ansible-playbook"), "-vvv", "-i", "localhost,", "-e", json.dumps(variables)]
+    places = {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build" / "collections"), "ANSIBLE_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [*command, tmp_path / "play.yml"], env={**os.environ, **places}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "The model lama of iopaint_models could not be downloaded from http://***@127.0.0.1:1/a.pt" in " ".join(
+        done.stdout.split()
+    )
+    assert "s3cr3t" not in done.stdout + done.stderr
