@@ -199,9 +199,15 @@ def path_of(scope):
 
 
 def host_and_port(text):
-    """Return name and port of a Host header or an origin; the name in lower case, the port "" where it is left out."""
-    parts = urlsplit(f"//{text}")
-    return (parts.hostname or "").lower(), str(parts.port or "")
+    """Return name and port of a Host header or an origin; the name in lower case, the port "" where it is left out.
+
+    Both are "" where the text is neither.
+    """
+    try:
+        parts = urlsplit(f"//{text}")
+        return (parts.hostname or "").lower(), str(parts.port or "")
+    except ValueError:
+        return "", ""
 
 
 class Guard:
@@ -235,10 +241,7 @@ class Guard:
     def check_host_and_origin(self, scope):
         """Refuse names that this instance doesn't have, and other sites' pages that would change something."""
         headers = Headers(scope=scope)
-        try:
-            host, port = host_and_port(headers.get("host", ""))
-        except ValueError:
-            host, port = "", ""
+        host, port = host_and_port(headers.get("host", ""))
         if not self.is_own(host):
             raise RefusedError(
                 421,
@@ -246,17 +249,12 @@ class Guard:
                 "Add the name to allowed_hosts of the instance (IOPAINT_FLEET_ALLOWED_HOSTS).",
             )
         origin = headers.get("origin")
-        changes = (
-            scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD", "OPTIONS") or path_of(scope).startswith(SOCKET)
-        )
+        changes = scope["type"] == "websocket" or scope["method"] not in READING or path_of(scope).startswith(SOCKET)
         if origin is None or not changes:
             return
-        try:
-            parts = urlsplit(origin)
-            its, its_port = host_and_port(parts.netloc)
-        except ValueError:
-            parts, its, its_port = None, "", ""
-        usual = {"http": "80", "https": "443"}.get(parts.scheme if parts else "", "")
+        scheme, _, place = origin.partition("://")
+        its, its_port = host_and_port(place)
+        usual = {"http": "80", "https": "443"}.get(scheme.lower(), "")
         if its != host or (its_port or usual) != (port or usual):
             raise RefusedError(403, "The request comes from the page of another site.")
 

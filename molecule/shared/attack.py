@@ -20,3 +20,15 @@ def prepare(host):
 def state(host):
     """Return what stat and cat say of that folder."""
     return host.check_output(f"cd {VICTIM} && stat -c '%n %u:%g %a' . * && cat *")
+
+
+def victim(host):
+    """Make that folder, give what it is like, and remove it in the end: the body of a fixture."""
+    prepare(host)
+    yield state(host)
+    host.check_output(f"rm -rf {VICTIM}")
+
+
+def in_container(host, container, command):
+    """Run a command in torch's folder of weights as a container sees it, as the container's user."""
+    return host.check_output(f"docker exec {container} sh -c %s", f"cd /app/models/torch/hub && {command}")

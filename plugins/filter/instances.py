@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import unicodedata
 from pathlib import PurePosixPath
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.iopaint.fleet.plugins.filter.model_files import KNOWN
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import reached_at
+from ansible_collections.iopaint.fleet.plugins.module_utils.text import one_line
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import devices
 
 PORT = re.compile("[0-9]{1,5}")
@@ -30,7 +30,7 @@ CHECKPOINTS = "torch/hub/checkpoints"  # which IOPaint makes where it is missing
 OPTION = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 SCALARS = (str, int, float, bool)
 KINDS = {"options": dict, "model_urls": dict, "guard": dict, "devices": list}
-ARTICLES = {"options": "a dictionary", "model_urls": "a dictionary", "guard": "a dictionary", "devices": "a list"}
+WORDS = {dict: "a dictionary", list: "a list", SCALARS: "a single value"}
 MODEL_MIRROR = re.compile(r"[A-Z][A-Z0-9_]*_MODEL_(URL|MD5)")
 
 
@@ -42,11 +42,6 @@ def text(value):
 def number(value):
     """Return the whole number that a value stands for, or 0."""
     return int(value) if isinstance(value, (int, str)) and not isinstance(value, bool) and PORT.fullmatch(str(value)) else 0
-
-
-def one_line(value):
-    """Return whether a text is one line, without control characters; letters of any script are fine."""
-    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in value)
 
 
 def is_address(value):
@@ -99,17 +94,23 @@ def writes_models(instance, environment, models):
     return bool(own or plugins or any(model["path"].startswith(INDEXED) for model in models))
 
 
+def check_port(entry, where):
+    """Raise AnsibleFilterError where the port of an entry is none."""
+    if not 1 <= number(entry.get("port")) <= 65535:
+        raise AnsibleFilterError(f"{where}: port {entry.get('port')!r} must be a whole number from 1 to 65535.")
+
+
 def check_kinds(entry, where):
     """Raise AnsibleFilterError where an entry is no dictionary, or a value of it is of another kind than the rest works with."""
     if not isinstance(entry, dict):
         raise AnsibleFilterError(f"{where} is no dictionary of name, variant, port and further keys.")
     if (entry.get("variant") or "cpu") not in ("cpu", "gpu"):
         raise AnsibleFilterError(f"{where}: variant {entry['variant']!r} must be cpu or gpu.")
-    if not 1 <= number(entry.get("port")) <= 65535:
-        raise AnsibleFilterError(f"{where}: port {entry.get('port')!r} must be a whole number from 1 to 65535.")
+    check_port(entry, where)  # as [auto] counts on from it
     for key, value in entry.items():
-        if value is not None and not isinstance(value, KINDS.get(key, SCALARS)):  # what it holds may be a secret
-            raise AnsibleFilterError(f"{where}: {key} must be {ARTICLES.get(key, 'a single value')}.")
+        kind = KINDS.get(key, SCALARS)
+        if value is not None and not isinstance(value, kind):  # what it holds may be a secret
+            raise AnsibleFilterError(f"{where}: {key} must be {WORDS[kind]}.")
 
 
 def complete(entry, where, defaults, models):
@@ -119,8 +120,7 @@ def complete(entry, where, defaults, models):
             f"{where}: name {entry.get('name')!r} must begin with a lower-case letter or digit and go on with these, - and _ "
             "(41 characters at most)."
         )
-    if not 1 <= number(entry.get("port")) <= 65535:
-        raise AnsibleFilterError(f"{where}: port {entry.get('port')!r} must be a whole number from 1 to 65535.")
+    check_port(entry, where)
     instance = {**defaults, **{key: value for key, value in entry.items() if value is not None}}
     if not is_address(instance["bind_address"]):
         raise AnsibleFilterError(

@@ -1,10 +1,14 @@
 """Make `ansible_collections.iopaint.fleet` importable from the checkout, as Ansible itself would; run its modules."""
 
+import contextlib
 import json
 import marshal
 import os
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import hypothesis
@@ -144,3 +148,29 @@ def adversary():
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.fixture
+def raw_server():
+    """Answer each connection with these bytes, then with pieces after pauses; return the address."""
+    listeners = []
+
+    def serve(begin, piece=b"", pause=0):
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def answer():
+            peer, _address = listener.accept()
+            with peer, contextlib.suppress(OSError):
+                peer.recv(65536)
+                peer.sendall(begin)
+                while piece and listener.fileno() >= 0:
+                    peer.sendall(piece)
+                    time.sleep(pause)
+
+        threading.Thread(target=answer, daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield serve
+    for listener in listeners:
+        listener.close()

@@ -4,7 +4,6 @@ The stand-in serves real HTTP and decodes what it is sent as IOPaint does; the m
 """
 
 import base64
-import contextlib
 import http.client
 import io
 import json
@@ -472,32 +471,6 @@ def test_a_slow_service_times_out(run, server):
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 3000000000\r\n\r\n"
 
 
-@pytest.fixture
-def endless():
-    """A server that begins with these bytes and goes on with pieces, each after a pause; return its address."""
-    ends = []
-
-    def serve(begin, piece, pause):
-        listener = socket.create_server(("127.0.0.1", 0))
-        ends.append(listener)
-
-        def answer():
-            peer, _address = listener.accept()
-            with peer, contextlib.suppress(OSError):
-                peer.recv(65536)
-                peer.sendall(begin)
-                while listener.fileno() >= 0:
-                    peer.sendall(piece)
-                    time.sleep(pause)
-
-        threading.Thread(target=answer, daemon=True).start()
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-    yield serve
-    for listener in ends:
-        listener.close()
-
-
 @pytest.mark.parametrize(
     ("begin", "words"),
     [
@@ -507,14 +480,14 @@ def endless():
     ],
     ids=["body", "headers", "error"],
 )
-def test_a_byte_at_a_time_does_not_outlive_the_time_limit(run, endless, begin, words):
+def test_a_byte_at_a_time_does_not_outlive_the_time_limit(run, raw_server, begin, words):
     start = time.monotonic()
-    assert words in run(failed=True, url=endless(begin, b"x", 0.2), timeout=1)["msg"]
+    assert words in run(failed=True, url=raw_server(begin, b"x", 0.2), timeout=1)["msg"]
     assert time.monotonic() - start < 30  # it took 3e9 times 0.2 s
 
 
-def test_an_endless_answer_is_given_up_soon(run, endless):
-    message = run(failed=True, url=endless(HEAD, b"x" * 2**20, 0))["msg"]
+def test_an_endless_answer_is_given_up_soon(run, raw_server):
+    message = run(failed=True, url=raw_server(HEAD, b"x" * 2**20, 0))["msg"]
     assert "the answer was not read, as it has more than 1048576 bytes" in message
 
 

@@ -1,39 +1,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What answers at an instance's address, without trusting it: servers that are slow, endless, or none."""
 
-import contextlib
-import socket
-import threading
-import time
-
 import pytest
 from ansible_collections.iopaint.fleet.plugins.modules import instance_answer
-
-
-@pytest.fixture
-def server():
-    """Answer each connection with these bytes, then with pieces after pauses; return the address."""
-    listeners = []
-
-    def serve(begin, piece=b"", pause=0):
-        listener = socket.create_server(("127.0.0.1", 0))
-        listeners.append(listener)
-
-        def answer():
-            peer, _address = listener.accept()
-            with peer, contextlib.suppress(OSError):
-                peer.recv(65536)
-                peer.sendall(begin)
-                while piece and listener.fileno() >= 0:
-                    peer.sendall(piece)
-                    time.sleep(pause)
-
-        threading.Thread(target=answer, daemon=True).start()
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-    yield serve
-    for listener in listeners:
-        listener.close()
 
 
 def head(status, length):
@@ -49,8 +18,8 @@ def head(status, length):
         (head(200, 7) + b"\x1b[31mred"[:7], 200, "re"),
     ],
 )
-def test_status_and_words_of_an_answer_are_returned(run_module, server, begin, status, msg):
-    result = run_module(instance_answer, url=server(begin))
+def test_status_and_words_of_an_answer_are_returned(run_module, raw_server, begin, status, msg):
+    result = run_module(instance_answer, url=raw_server(begin))
     assert (result["changed"], result["status"], result["msg"]) == (False, status, msg)
 
 
@@ -64,8 +33,8 @@ def test_status_and_words_of_an_answer_are_returned(run_module, server, begin, s
     ],
     ids=["a byte at a time", "headers", "endless", "another protocol"],
 )
-def test_an_answer_that_is_none_is_said(run_module, server, arguments, words):
-    result = run_module(instance_answer, url=server(*arguments), timeout=1)
+def test_an_answer_that_is_none_is_said(run_module, raw_server, arguments, words):
+    result = run_module(instance_answer, url=raw_server(*arguments), timeout=1)
     assert result["status"] == -1
     assert words in result["msg"]
 

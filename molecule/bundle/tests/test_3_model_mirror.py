@@ -41,24 +41,18 @@ def test_an_instance_fetches_its_model_from_its_mirror(deploy, inside):
 @pytest.fixture
 def victim(inside):
     """What a folder of root's is like, which the container wants root to change; afterwards the models are as they were."""
-    attack.prepare(inside)
-    yield attack.state(inside)
-    inside.check_output(f"rm -rf {attack.VICTIM}")
-
-
-def in_container(host, command):
-    return host.check_output(f"docker exec {CONTAINER} sh -c %s", f"cd /app/models/torch/hub && {command}")
+    yield from attack.victim(inside)
 
 
 def test_a_deploy_does_not_follow_a_link_that_the_container_has_made(deploy, inside, victim):
     """It downloads models itself, so it may write to their folder."""
-    in_container(inside, f"mv checkpoints aside && ln -s {attack.VICTIM} checkpoints")
+    attack.in_container(inside, CONTAINER, f"mv checkpoints aside && ln -s {attack.VICTIM} checkpoints")
     done = deploy()
     assert done.rc != 0
     assert done.says(attack.REFUSED, f"'{MODEL}'")
     assert attack.state(inside) == victim
-    in_container(inside, "rm checkpoints && mv aside checkpoints")
-    in_container(inside, f"ln -sf {attack.VICTIM}/big-lama.pt checkpoints/big-lama.pt")
+    attack.in_container(inside, CONTAINER, "rm checkpoints && mv aside checkpoints")
+    attack.in_container(inside, CONTAINER, f"ln -sf {attack.VICTIM}/big-lama.pt checkpoints/big-lama.pt")
     done = deploy()
     assert done.rc == 0, done.output[-3000:]
     assert attack.state(inside) == victim
@@ -66,7 +60,7 @@ def test_a_deploy_does_not_follow_a_link_that_the_container_has_made(deploy, ins
 
 
 def test_nor_one_that_it_exchanges_for_the_folder_all_the_time(deploy, inside, victim):
-    in_container(inside, f"ln -s {attack.VICTIM} link && rm checkpoints/big-lama.pt")
+    attack.in_container(inside, CONTAINER, f"ln -s {attack.VICTIM} link && rm checkpoints/big-lama.pt")
     inside.check_output(
         f"docker exec -d -w /app/models/torch/hub {CONTAINER} /usr/bin/python3 -c %s checkpoints link", attack.EXCHANGE
     )

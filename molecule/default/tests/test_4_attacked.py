@@ -18,22 +18,18 @@ def deployed():
 @pytest.fixture
 def victim(host):
     """What a folder of root's is like, which the container wants root to change."""
-    attack.prepare(host)
-    yield attack.state(host)
-    host.check_output(f"rm -rf {attack.VICTIM}")
-
-
-def in_container(host, command):
-    return host.check_output(f"docker exec {CONTAINER} sh -c %s", f"cd /app/models/torch/hub && {command}")
+    yield from attack.victim(host)
 
 
 def test_weights_are_not_downloaded_behind_a_link(host, victim):
-    in_container(host, f"mv checkpoints aside && ln -s {attack.VICTIM} checkpoints")
+    attack.in_container(host, CONTAINER, f"mv checkpoints aside && ln -s {attack.VICTIM} checkpoints")
     done = play("deploy.yml", **WRITABLE)
     assert done.rc != 0
     assert done.says(attack.REFUSED, f"'{HUB}/checkpoints'")
     assert attack.state(host) == victim
-    in_container(host, f"rm checkpoints && mv aside checkpoints && ln -sf {attack.VICTIM}/big-lama.pt checkpoints/big-lama.pt")
+    attack.in_container(
+        host, CONTAINER, f"rm checkpoints && mv aside checkpoints && ln -sf {attack.VICTIM}/big-lama.pt checkpoints/big-lama.pt"
+    )
     done = play("deploy.yml", **WRITABLE)
     assert done.rc == 0, done.output
     assert attack.state(host) == victim
@@ -41,7 +37,7 @@ def test_weights_are_not_downloaded_behind_a_link(host, victim):
 
 
 def test_nor_behind_one_that_is_exchanged_for_the_folder_all_the_time(host, victim):
-    in_container(host, f"ln -s {attack.VICTIM} link && rm checkpoints/big-lama.pt")
+    attack.in_container(host, CONTAINER, f"ln -s {attack.VICTIM} link && rm checkpoints/big-lama.pt")
     exchange = f"docker exec -d -w /app/models/torch/hub {CONTAINER} /usr/bin/python3 -c %s checkpoints link"
     host.check_output(exchange, attack.EXCHANGE)
     for _attempt in range(3):
