@@ -30,7 +30,7 @@ TEXT = (str, type(None))
 WORDS = ("time", "operator", "controller", "reason", "image", "image_id", "asked", "digest", "ref", "revision")
 KINDS = {  # what the values of a record are, where it has them
     **dict.fromkeys(("id", "outcome"), str),
-    **dict.fromkeys((*WORDS, "variant", "project", "url", "started", "replaces", "memory"), TEXT),
+    **dict.fromkeys((*WORDS, "variant", "project", "url", "started", "replaces", "rolled_back_from", "memory"), TEXT),
     **dict.fromkeys(("environment", "proof"), (dict, type(None))),
     "devices": (list, type(None)),
     "started_uptime": (int, float, type(None)),
@@ -64,6 +64,14 @@ def number(release_id):
 def fingerprint(files, image_id):
     """Return a digest of what a release is made of; files: content by name, as wanted, without the image's pinned name."""
     return hashlib.sha256(json.dumps([sorted(files.items()), image_id]).encode()).hexdigest()
+
+
+def takes_place_of(record):
+    """Return the ID of the release that a release takes the place of, None where there is none.
+
+    That is what it replaced when it was made, and what was rolled back from where it was taken up again.
+    """
+    return record["rolled_back_from"] if "rolled_back_from" in record else record.get("replaces")
 
 
 def wanted_port(settings):
@@ -168,6 +176,22 @@ class Releases:
             if record["outcome"] == FORMER and record is not proven and self.complete(record)
         ]
 
+    def earlier(self, usable):
+        """Return the records of `usable` that came before the current release, the one to go back to first.
+
+        First those that it replaced when it was made, one after the other: a release that was rolled back from in between is
+        younger than them, and nobody wants it back. Then older ones, newest first. Without a current release, all of them.
+        """
+        proven = self.proven()
+        if not proven:
+            return usable
+        replaced, record = [], proven
+        while record and number(record.get("replaces") or "") and number(record["replaces"]) < number(record["id"]):
+            replaced.append(record["replaces"])
+            record = self.records.get(record["replaces"])
+        older = [each for each in usable if number(each["id"]) < number(proven["id"])]
+        return sorted(older, key=lambda each: replaced.index(each["id"]) if each["id"] in replaced else len(replaced))
+
     def next_id(self, image):
         """Return the name of a new release: a counter, so that it sorts by time whatever the clock says, and its image's tag."""
         highest = max(map(number, [*self._folders(), "0"]))
@@ -230,7 +254,7 @@ class Releases:
             "name": self.name,
             "id": record["id"],
             "new": new,
-            "before": record.get("replaces") if new else record["id"],
+            "before": takes_place_of(record) if new else record["id"],
             "path": self.link,
             "folder": self.path(record["id"]),
             "memory": record.get("memory"),

@@ -321,10 +321,10 @@ class Steps:
                 self.supersede(store, None)
                 if new:  # a switch away from it was begun, and is taken back
                     self.log("prepared", store.name, proven, outcome="taken up again")
-            return store.to_run({**proven, "replaces": None}, new)
+            return store.to_run({**proven, "rolled_back_from": None}, new)
         if prepared and store.made_of(prepared, wanted):
             return store.to_run(prepared, True)
-        before = proven["id"] if proven else (prepared or {}).get("replaces")
+        before = proven["id"] if proven else releases.takes_place_of(prepared or {})
         record = self.new_record(store, item, image, before)
         self.show(store, record, files, before)
         content = releases.pin(files[".env"], item["image_variable"], record["image"])
@@ -404,8 +404,7 @@ class Steps:
             elif to == "former" and proven and store.linked not in (None, proven["id"]):  # a switch was begun and not proven
                 chosen.append((store, proven))
             elif to == "former":
-                older = [r for r in records if not proven or releases.number(r["id"]) < releases.number(proven["id"])]
-                chosen += [(store, record) for record in older[:1]]
+                chosen += [(store, record) for record in store.earlier(records)[:1]]
             else:
                 same = [proven] if proven and proven["id"] == to else []
                 begun = [prepared] if prepared and prepared["id"] == to else []
@@ -458,14 +457,14 @@ class Steps:
         if proven and record["id"] == proven["id"]:
             if not self.module.check_mode:
                 self.supersede(store, None)
-            return store.to_run({**record, "replaces": None}, store.linked != record["id"])
+            return store.to_run({**record, "rolled_back_from": None}, store.linked != record["id"])
         if record["outcome"] != releases.PREPARED and not self.module.check_mode:
             self.supersede(store, None)
             before = proven["id"] if proven else None
-            record.update(replaces=before, rolled_back_from=before, started=None, duration_s=None, reason=None)
+            record.update(rolled_back_from=before, started=None, duration_s=None, reason=None)
             store.end(record, releases.PREPARED)
             self.log("rollback prepared", store.name, record, reason=before and f"to take the place of {before}")
-        return store.to_run({**record, "replaces": record.get("replaces") or (proven or {}).get("id")}, True)
+        return store.to_run({**record, "rolled_back_from": (proven or {}).get("id") or releases.takes_place_of(record)}, True)
 
     # --- switched, kept, back ----------------------------------------------------------------------------------------
 
@@ -553,7 +552,7 @@ class Steps:
             return {"duration_s": None, "without_service_s": None}
         gap = self.gap(item["project"], time.time() - took - 1)
         without = gap if gap is not None and 0 <= gap <= took else took
-        return {"duration_s": round(took, 1), "without_service_s": round(without, 1) if record.get("replaces") else None}
+        return {"duration_s": round(took, 1), "without_service_s": round(without, 1) if releases.takes_place_of(record) else None}
 
     def gap(self, project, since):
         """Return the seconds from the end of the former container to the health of the new one, by the engine's events."""
@@ -592,7 +591,7 @@ class Steps:
             took = round(max(0.0, uptime() - record["started_uptime"]), 1) if record.get("started_uptime") else None
             record["duration_s"] = took
             store.end(record, releases.FAILED, self.params["reason"])
-            replaced = store.records.get(record.get("replaces"))
+            replaced = store.records.get(releases.takes_place_of(record))
             back = f"back to {replaced['id']}" if replaced else "there is no former release"
             if not self.begun:
                 back = "before the switch, so nothing that runs was touched"

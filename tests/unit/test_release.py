@@ -560,6 +560,24 @@ def test_back_to_the_former_release_and_to_a_named_one(deploy, state, record):
     assert (state()[1], record(ONE)["rolled_back_from"]) == (ONE, THREE)
 
 
+def test_a_release_that_was_rolled_back_from_is_not_gone_back_to_later(deploy, state):
+    """3 took the place of 1 again, as 2 had been rolled back from: nobody wants 2."""
+    deploy(wanted(1))
+    deploy(wanted(2))
+    deploy({"name": "cpu"}, to="former")
+    deploy(wanted(3))
+    (done,) = deploy({"name": "cpu"}, to="former")
+    assert (done["id"], done["before"], state()[1]) == (ONE, THREE, ONE)
+
+
+def test_one_rollback_after_another_goes_on_to_older_releases(deploy, state):
+    for version in (1, 2, 3):
+        deploy(wanted(version))
+    for expected in (TWO, ONE):
+        deploy({"name": "cpu"}, to="former")
+        assert state()[1] == expected
+
+
 def test_without_names_every_instance_that_has_releases_goes_back(deploy, state):
     for version in (1, 2):
         deploy(wanted(version), wanted(version, name="b"))
