@@ -27,6 +27,9 @@ options:
       owner:
         description: Number of the user and group that the folder belongs to; by default as it is.
         type: int
+      mode:
+        description: Its permissions in octal; by default as they are, and V(0755) for one that is made.
+        type: str
       files:
         description: What it holds.
         type: list
@@ -94,10 +97,11 @@ def read(folder, name):
         return None, None
 
 
-def is_owned(folder, owner):
-    """Return whether an open folder belongs to the owner, where one is given."""
+def is_right(folder, owner, mode):
+    """Return whether an open folder has the owner and the mode, where they are given."""
     status = os.fstat(folder)
-    return owner is None or status.st_uid == status.st_gid == owner
+    owned = owner is None or status.st_uid == status.st_gid == owner
+    return owned and mode in (None, stat.S_IMODE(status.st_mode))
 
 
 def difference(path, item, before, modes):
@@ -112,14 +116,16 @@ def difference(path, item, before, modes):
 
 def ensure(module, wanted):
     """See that one folder is as wanted; return path and differences of it and of each file as it is written."""
-    path, owner = wanted["path"], wanted["owner"]
+    path, owner, mode = wanted["path"], wanted["owner"], wanted["mode"] and int(wanted["mode"], 8)
     with files.present(path) as found:
-        right = found is not None and is_owned(found, owner)
+        right = found is not None and is_right(found, owner, mode)
     if not right:
         if not module.check_mode:
             with files.folder(path, make=True) as made:
                 if owner is not None:
                     os.fchown(made, owner, owner)
+                if mode is not None:
+                    os.fchmod(made, mode)
         yield path, []
     with files.present(path) as found:
         for item in wanted["files"]:
@@ -153,6 +159,7 @@ def main():
     folder = {
         "path": {"type": "path", "required": True},
         "owner": {"type": "int"},
+        "mode": {"type": "str"},
         "files": {"type": "list", "elements": "dict", "default": [], "options": file},
     }
     module = AnsibleModule(
@@ -162,7 +169,8 @@ def main():
     )
     items = [item for wanted in module.params["folders"] for item in wanted["files"]]
     module.no_log_values.update(item["content"] for item in items if item["secret"] and item["content"])
-    odd = sorted({item["mode"] for item in items if not re.fullmatch("[0-7]{3,4}", item["mode"])})
+    modes = {item["mode"] for item in [*items, *module.params["folders"]] if item["mode"] is not None}
+    odd = sorted(mode for mode in modes if not re.fullmatch("[0-7]{3,4}", mode))
     if odd:
         module.fail_json(msg=f"folders: mode {', '.join(odd)} must be octal, in quotes, as '0644'. Nothing was written.")
     written, diff = [], []

@@ -141,6 +141,10 @@ DISTRIBUTION = {"docker_package_source": "distribution", "docker_version": "", "
             {"docker_data_root": "/srv/docker"},
             ["docker_data_root is /srv/docker", "images, containers in /var/lib/docker", "rsync"],
         ),
+        (
+            {"docker_daemon_settings": {"userns-remap": "default"}},
+            ["userns-remap=default no longer sees its present images, containers in /var/lib/docker", "Nothing was changed"],
+        ),
     ],
     ids=lambda value: None if isinstance(value, list) else "-".join(map(str, value.values())).replace(SITE, "")[:40],
 )
