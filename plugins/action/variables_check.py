@@ -42,7 +42,7 @@ WORDS = (
     ((int, float), "a number"),
     (type(None), "empty"),
 )
-OF_MANY_LINES = ("docker_upstream_key", "docker_registry_cas")  # keys and certificates, each for a file of its own
+OF_MANY_LINES = ("docker_upstream_key", "docker_registry_cas", "iopaint_image_git_known_hosts")  # keys and certificates
 
 
 @cache
