@@ -163,11 +163,11 @@ def diagnose(rc: int | None, output: str, gpus: list, pci_devices: list, loaded:
 
 
 def error_text(output: str) -> str:
-    """What nvidia-smi says besides its report, or the value in the report that gives the failure away."""
-    beside = re.sub(r"(<\?xml.*?)?<nvidia_smi_log>.*</nvidia_smi_log>", "", output, flags=re.DOTALL).strip()
+    """Return what nvidia-smi says outside its report, or the value in the report that names the failure."""
+    outside = re.sub(r"(<\?xml.*?)?<nvidia_smi_log>.*</nvidia_smi_log>", "", output, flags=re.DOTALL).strip()
     symptoms = "|".join(text for _name, _code, text in SYMPTOMS)
     inside = re.search(rf"[^<>\n]*({symptoms})[^<>\n]*", output, re.IGNORECASE)
-    return beside or (inside[0].strip() if inside else "")
+    return outside or (inside[0].strip() if inside else "")
 
 
 def _well_formed(xml: str) -> str:

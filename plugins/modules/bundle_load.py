@@ -130,7 +130,7 @@ class Load:
         return [image["image"] for image in self.images] + [model["path"] for model in self.models]
 
     def check_disk(self):
-        """Fail the module where the engine's disk has no room: docker load unpacks beside what it keeps."""
+        """Fail the module where the engine's disk has no room: docker load unpacks next to what it keeps."""
         if not self.images:
             return
         root, free = self.docker.room()

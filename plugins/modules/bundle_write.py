@@ -142,7 +142,7 @@ def add(writer, models_dir, model):
 
 
 def write(module, docker, manifest, path, compression):
-    """Write the archive beside its place, then put it there."""
+    """Write the archive under a temporary name, then rename it."""
     params = module.params
     descriptor, candidate = tempfile.mkstemp(dir=params["dir"], prefix=".bundle-")
     os.close(descriptor)

@@ -90,7 +90,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker, documents
 
 REPOSITORY = "iopaint-fleet/gpu-check"
-# What nvidia-smi and the driver's library are linked against, beside what the shell is.
+# What nvidia-smi and the driver's library are linked against and the shell is not.
 LIBRARIES = ("libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1")
 SCRIPT = 'for node in /dev/nvidia[0-9]*; do if [ -e "$node" ]; then echo "node $node"; fi; done; exec nvidia-smi -L'
 # What a container without nvidia-smi can be asked: open its nodes, which the kernel refuses once the device is gone.
@@ -98,11 +98,11 @@ OPEN_NODES = "for node in /dev/nvidia[0-9]* /dev/nvidiactl; do if [ -e $node ]; 
 
 
 def shell_files(ldd: str) -> list:
-    """The shell, the libraries that ldd names for it, and those beside them that nvidia-smi wants."""
+    """Return the shell, the libraries that ldd lists for it, and those that nvidia-smi needs besides."""
     paths = re.findall(r"(/\S+) \(0x", ldd)
     libc = next((path for path in paths if os.path.basename(path).startswith("libc.so")), None)
-    beside = [os.path.join(os.path.dirname(libc), name) for name in LIBRARIES] if libc else []
-    return ["/bin/sh", *paths, *(path for path in beside if os.path.exists(path))]
+    further = [os.path.join(os.path.dirname(libc), name) for name in LIBRARIES] if libc else []
+    return ["/bin/sh", *paths, *(path for path in further if os.path.exists(path))]
 
 
 def image_tar(paths: list) -> bytes:

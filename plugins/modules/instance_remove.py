@@ -275,7 +275,7 @@ class Removal:
         return names
 
     def data(self):
-        """Return the folders with data of the instances that go, each with what restores have left beside it."""
+        """Return the folders with data of the instances that go, each with what restores have left next to it."""
         top = self.params["data_dir"]
         names = ["outputs", "models"] if self.everything else [f"outputs/{name}" for name in self.params["instances"]]
         found = []

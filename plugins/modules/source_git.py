@@ -12,7 +12,7 @@ description:
   - Asks the repository which commit the ref is now, fetches that commit alone, and checks it out.
   - The repository is not asked for a commit that is given in full and is checked out already.
   - The checkout is the module's own. Edits, strange files and stale locks in it are removed. A checkout that is broken,
-    unfinished or another user's is replaced by a fresh one, which is made beside it first.
+    unfinished or another user's is replaced by a fresh one, which is made first.
   - Of the submodules only those below C(iopaint/) and C(web_app/) are fetched.
   - It exists because M(ansible.builtin.git) prefers what an earlier run has fetched over what the repository has now, needs its
     checkout in good order, and fetches all submodules.
@@ -303,8 +303,8 @@ class Source:
         self.module, self.git = module, git
         self.ref, self.repo = module.params["ref"].strip(), module.params["repo"]
         self.dest = os.path.realpath(module.params["dest"])
-        self.checkout, self.beside = Checkout(git, self.dest), Checkout(git, f"{self.dest}.new")
-        shutil.rmtree(self.beside.path, ignore_errors=True)  # of a run that was killed
+        self.checkout, self.fresh = Checkout(git, self.dest), Checkout(git, f"{self.dest}.new")
+        shutil.rmtree(self.fresh.path, ignore_errors=True)  # of a run that was killed
         self.absent = not os.path.lexists(self.dest)
         self.fault = "it is absent" if self.absent else self.checkout.fault()
         self.asked = False
@@ -343,8 +343,8 @@ class Source:
         """Return the one commit that begins so."""
         commit = None if self.fault else self.checkout.commit_of(short)
         if not commit:
-            self.beside.fetch_all()
-            commit = self.beside.commit_of(short)
+            self.fresh.fetch_all()
+            commit = self.fresh.commit_of(short)
         if not commit:
             self.fail("it is no branch or tag, and not the beginning of exactly one commit. Give the commit in full.")
         return commit
@@ -361,7 +361,7 @@ class Source:
 
     def get(self, commit, wanted, name):
         """Have the commit checked out; return what was wrong with a checkout that a fresh one has replaced, else None."""
-        if not self.fault and not self.beside.commit_of(commit):
+        if not self.fault and not self.fresh.commit_of(commit):
             try:
                 if not self.checkout.commit_of(commit):
                     self.fetch(self.checkout, wanted)
@@ -369,9 +369,9 @@ class Source:
                 return None
             except GitError as error:
                 self.fault = None if REFUSED.search(str(error)) else str(error)
-        if not self.beside.commit_of(commit):
+        if not self.fresh.commit_of(commit):
             self.fetch_beside(commit, wanted, name)
-        self.beside.check_out(commit)
+        self.fresh.check_out(commit)
         self.exchange()
         return self.fault
 
@@ -387,16 +387,16 @@ class Source:
 
     def fetch_beside(self, commit, wanted, name):
         """Fetch the commit by itself if the server hands it out so, else with all that the server shows."""
-        self.beside.begin()
+        self.fresh.begin()
         try:
-            self.fetch(self.beside, wanted)
+            self.fetch(self.fresh, wanted)
         except GitError as error:
             if "not our ref" in str(error) and not name:
                 self.fail(f"the repository has no such commit. git on the host says: {error}.")
             if not REFUSED.search(str(error)):
                 raise
-            self.beside.fetch_all()
-        if self.beside.commit_of(commit):
+            self.fresh.fetch_all()
+        if self.fresh.commit_of(commit):
             return
         if name:
             self.fail(f"{name} is no commit.")
@@ -411,7 +411,7 @@ class Source:
         shutil.rmtree(old, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.dest, old)
-        os.rename(self.beside.path, self.dest)
+        os.rename(self.fresh.path, self.dest)
         if os.path.isdir(old):
             shutil.rmtree(old)
         elif os.path.lexists(old):
@@ -492,7 +492,7 @@ def main():
         except OSError as error:
             source.fail(f"{error}.")
         finally:
-            shutil.rmtree(source.beside.path, ignore_errors=True)
+            shutil.rmtree(source.fresh.path, ignore_errors=True)
     module.exit_json(**result)
 
 

@@ -56,7 +56,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.source import files, pointers
 
-ALONE = ("requirements.txt", ".dockerignore")  # beside the folders, what decides whether and from what an image is built
+ALONE = ("requirements.txt", ".dockerignore")  # files outside the folders that decide what an image is built from
 
 
 def tree_digest(root, folders):

@@ -90,7 +90,7 @@ def content(path):
 
 
 def damaged(path, data, name="damaged.tar.gz"):
-    """Compress another content beside the bundle."""
+    """Compress another content next to the bundle."""
     target = os.path.join(os.path.dirname(path), name)
     with open(target, "wb") as file:
         subprocess.run([COMPRESSORS["gzip"], "-c"], input=data, stdout=file, check=True)

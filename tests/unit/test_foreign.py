@@ -358,7 +358,7 @@ def test_a_record_of_a_release_is_sound_or_damaged(tmp_path_factory, content):
         store.save(record)
     images.repositories(store.records.values())
     assert store.proven() in (None, *store.records.values())
-    store.candidates()
+    store.targets()
     for damaged in list(store.damaged):
         assert store.rebuild(damaged, lambda _name: None, None)["outcome"] in releases.OUTCOMES
 

@@ -156,7 +156,7 @@ def test_before_there_is_an_engine_an_address_may_be_docker_s_own(run, state, re
 
 
 def test_the_port_of_another_instance_of_ours_passes(run, engine, listening):
-    """The switch stops what gives way. A project of such a name that compose was given from elsewhere is its owner's."""
+    """The switch stops that instance. A project of the same name in another folder is somebody else's."""
     port = listening()
     engine.set(containers=[{"name": "x", "project": "iopaint-old", "port": port, "folder": f"{TOP}/old/current"}])
     assert run(("127.0.0.1", port, "iopaint-new"))["taken"] == []
@@ -164,7 +164,7 @@ def test_the_port_of_another_instance_of_ours_passes(run, engine, listening):
     assert run(("127.0.0.1", port, "iopaint-new"), failed=True)["msg"].startswith("Taken by the container x:")
 
 
-def test_a_process_beside_the_instance_s_own_port_fails(run, engine, listening):
+def test_a_process_next_to_the_instance_s_own_port_fails(run, engine, listening):
     """The instance is to serve on all addresses, and something else has its port on one of them."""
     port = listening("127.0.0.1")
     with socket.create_server(("127.0.0.2", port)):
