@@ -27,8 +27,8 @@ options:
     default: /run/iopaint/lock
   instances:
     description:
-      - What the host is to run, C(name), C(variant) and C(devices) each, as the variable C(iopaint_instances) has it.
-      - An entry that does not run is said, and so is an instance without an entry. It stays on the control node.
+      - What the host is to run, C(name), C(variant) and C(devices) each.
+      - An entry that does not run is reported, and so is an instance without an entry. The option stays on the control node.
     type: list
     elements: dict
     default: []

@@ -70,6 +70,7 @@ options:
     description: Path of the audit log on the host.
     type: path
     default: /var/log/iopaint/audit.log
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
@@ -167,6 +168,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.images import (
     repositories,
     repository,
 )
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 
 PROOF = ("model", "latency_ms", "pixels")
 
@@ -226,7 +228,9 @@ class Steps:
         except OSError as error:
             if must:
                 raise
-            self.module.warn(f"The audit log {self.params['audit']} (iopaint_audit_log) could not be written: {error}")
+            self.module.warn(
+                f"The audit log {self.params['audit']} ({named(self.module, 'audit')}) could not be written: {error}"
+            )
 
     # --- prepared ----------------------------------------------------------------------------------------------------
 
@@ -309,7 +313,8 @@ class Steps:
         if image is None and not self.module.check_mode:
             self.module.fail_json(
                 msg=f"The image {item['image']} of the instance {item['name']} is not on the host. Build it first "
-                "(iopaint.fleet.build), or name another one in iopaint_images. Nothing that runs was touched."
+                f"(iopaint.fleet.build), or name another one in {named(self.module, 'instances[].image')}. "
+                "Nothing that runs was touched."
             )
         return image or {}
 
@@ -434,7 +439,7 @@ class Steps:
             if rivals:
                 self.module.fail_json(
                     msg=f"The releases that {rivals[0].name} and {store.name} would roll back to both publish port {wanted[1]}. "
-                    "Name the release of one of them with iopaint_rollback_to. Nothing was changed."
+                    f"Name the release of one of them with {named(self.module, 'to')}. Nothing was changed."
                 )
             found.append((store, record, wanted))
         return [(store, record) for store, record, _port in found]
@@ -449,7 +454,8 @@ class Steps:
                 lines.append(f"  {name}: {record['id']} ({record['outcome']}, {record['time']}, {record.get('image')}{use})")
         what = "no previous release" if to == "previous" else f"no release {to} to roll back to"
         return (
-            f"This host has {what} (iopaint_rollback_to is '{to}'). Choose a release that was current once and has its image:\n"
+            f"This host has {what} ({named(self.module, 'to')} is '{to}'). "
+            "Choose a release that was current once and has its image:\n"
             + ("\n".join(lines) or "  none")
             + "\nNothing was changed."
         )
@@ -702,6 +708,7 @@ def main():
             "keep": {"type": "int", "default": 3},
             "build_cache": {"type": "int", "default": -1},
             "audit": {"type": "path", "default": audit.LOG},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
         no_log=True,  # no options in the host's log: they may be secret
@@ -733,7 +740,9 @@ def main():
             result["pruned"] = steps.prune() if new else []
             result["changed"] = bool(new or module.params["displaced"])
     except OSError as error:
-        module.fail_json(msg=f"The releases in {module.params['dir']} (iopaint_dir) could not be read or written: {error}")
+        module.fail_json(
+            msg=f"The releases in {module.params['dir']} ({named(module, 'dir')}) could not be read or written: {error}"
+        )
     result["changed"] = result["changed"] or bool(steps.rebuilt)
     module.exit_json(rebuilt=steps.rebuilt, **({"diff": steps.diff} if module._diff else {}), **result)
 

@@ -57,6 +57,7 @@ options:
       - Empty for the files of the user that the task becomes. An unknown key is refused in any case.
     type: str
     default: ""
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
@@ -107,7 +108,8 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
-from ansible_collections.iopaint.fleet.plugins.module_utils.git_output import explain
+from ansible_collections.iopaint.fleet.plugins.module_utils.git_output import OPTIONS, explain, is_explained
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.source import FOLDERS, pointers
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
@@ -312,14 +314,15 @@ class Source:
     def fail(self, what):
         """Fail the module; nothing that runs was touched."""
         self.module.fail_json(
-            msg=f"The source could not be checked out: iopaint_image_ref {self.ref} of iopaint_image_git_url {self.repo}: {what} "
-            "Nothing that runs was touched."
+            msg=f"The source could not be checked out: {named(self.module, 'ref')} {self.ref} of {named(self.module, 'repo')} "
+            f"{self.repo}: {what} Nothing that runs was touched."
         )
 
     def refuse(self, error):
         """Fail the module with the cause of git's failure."""
         said = str(error)[-1500:].rstrip(".")
-        self.fail(f"{explain(said, self.repo) or 'git failed.'} git on the host says: {said}.")
+        why = explain(said, self.repo, {option: named(self.module, option) for option in OPTIONS})
+        self.fail(f"{why or 'git failed.'} git on the host says: {said}.")
 
     def resolve(self):
         """Return the commit, the object to fetch and the full name of the ref, as the repository has them now."""
@@ -331,7 +334,7 @@ class Source:
         shown = self.git.shown(*names, *(f"{name}^{{}}" for name in names))
         found = [name for name in names if name in shown]
         if len(found) > 1:
-            self.fail(f"several refs have this name. Set iopaint_image_ref to one of {', '.join(found)}.")
+            self.fail(f"several refs have this name. Set {named(self.module, 'ref')} to one of {', '.join(found)}.")
         if found:
             return shown.get(f"{found[0]}^{{}}", shown[found[0]]), shown[found[0]], found[0]
         if SHORT.fullmatch(ref.lower()):
@@ -370,7 +373,7 @@ class Source:
             except GitError as error:
                 self.fault = None if REFUSED.search(str(error)) else str(error)
         if not self.fresh.commit_of(commit):
-            self.fetch_beside(commit, wanted, name)
+            self.fetch_fresh(commit, wanted, name)
         self.fresh.check_out(commit)
         self.exchange()
         return self.fault
@@ -381,11 +384,11 @@ class Source:
         try:
             checkout.fetch("--depth=1", "--", self.repo, wanted)
         except GitError as error:
-            if explain(str(error), self.repo):
+            if is_explained(str(error)):
                 self.refuse(error)
             raise
 
-    def fetch_beside(self, commit, wanted, name):
+    def fetch_fresh(self, commit, wanted, name):
         """Fetch the commit by itself if the server hands it out so, else with all that the server shows."""
         self.fresh.begin()
         try:
@@ -475,6 +478,7 @@ def main():
             "no_proxy": {"type": "str", "default": ""},
             "ca_bundle": {"type": "str", "default": ""},
             "known_hosts": {"type": "str", "default": ""},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
         no_log=True,  # the host's journal is told nothing: proxy may hold a password

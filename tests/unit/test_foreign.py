@@ -423,7 +423,7 @@ def test_the_output_of_a_build_is_read(output):
 )
 def test_the_output_of_apt_and_docker_is_read(output):
     apt_troubles(output, dict.fromkeys(("uris", "components", "fingerprints", "proxy"), "a_variable"))
-    registry.explain(output, "registry.example.com/iopaint", "/var/lib/docker")
+    registry.explain(output, "registry.example.com/iopaint", "/var/lib/docker", {})
     registry.is_unknown(output)
     network.masked(output, [output])
 

@@ -52,7 +52,7 @@ def test_free_ports_pass(run, engine, check):
 
 @pytest.mark.parametrize("port", [-1, 0, 65536, 10**30])
 def test_a_port_that_is_none_is_named(run, engine, port):
-    assert f"iopaint_instances: port {port} is not from 1 to 65535" in run(("127.0.0.1", port, "a"), failed=True)["msg"]
+    assert f"ports: port {port} is not from 1 to 65535" in run(("127.0.0.1", port, "a"), failed=True)["msg"]
 
 
 @pytest.mark.parametrize("address", ["nonsense", "a:b", "127.0.0.1\0", "x" * 300])
@@ -74,7 +74,7 @@ def test_a_port_of_another_process_fails_and_names_it(run, engine, listening, he
     assert result["taken"] == [f"{wanted}:{port}"]
     message = result["msg"]
     assert message.startswith(f"Taken by another process: {wanted}:{port}. `ss -ltnp` on the host names it")
-    assert message.endswith("choose another port in iopaint_instances. Nothing that runs was touched.")
+    assert message.endswith("choose another port in ports. Nothing that runs was touched.")
 
 
 def test_the_container_that_holds_a_port_is_named(run, engine, listening):
@@ -83,9 +83,9 @@ def test_the_container_that_holds_a_port_is_named(run, engine, listening):
     message = run(("127.0.0.1", port, "iopaint-a"), ("127.0.0.1", other, "iopaint-b"), failed=True)["msg"]
     assert message == (
         f"Taken by the container web: 127.0.0.1:{port}. Stop it (`docker stop web` on the host), or choose another port in "
-        "iopaint_instances. "
+        "ports. "
         f"Taken by another process: 127.0.0.1:{other}. `ss -ltnp` on the host names it; stop it, or choose another port in "
-        "iopaint_instances. Nothing that runs was touched."
+        "ports. Nothing that runs was touched."
     )
 
 
@@ -127,7 +127,7 @@ def test_a_port_that_was_just_closed_is_free(run, engine):
     assert run(("127.0.0.1", port, "iopaint-a"))["taken"] == []
 
 
-ABSENT = "The host has no address 192.0.2.1, which iopaint_instances[].bind_address or iopaint_bind_address asks for. "
+ABSENT = "The host has no address 192.0.2.1, which ports[].address asks for. "
 
 
 def test_an_address_that_the_host_lacks_fails_before_anything_is_stopped(run, engine):

@@ -620,7 +620,7 @@ def test_an_unknown_release_is_answered_with_what_there_is(deploy, run_module, d
     deploy()
     deploy(wanted(2), fails=True)
     message = run_module(release, failed=True, state="prepared", dir=str(top), instances=[{"name": "cpu"}], to=to)["msg"]
-    assert f"iopaint_rollback_to is '{to}'" in message
+    assert f"to is '{to}'" in message
     assert f"cpu: {TWO} (failed, " in message
     assert f"cpu: {ONE} (current, " in message
 
