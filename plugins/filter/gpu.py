@@ -77,7 +77,7 @@ def gpu_cdi_names(info, by="index"):
 
 def gpu_start_error(error, info):
     """Return one sentence for what the engine or Compose said when a container with a GPU did not start."""
-    return explain_start(str(error), info, info["engine"])
+    return explain_start(str(error), info)
 
 
 # PCI device IDs rise with the generations: the first of Turing, and the first of Blackwell.

@@ -18,7 +18,7 @@ options:
     type: path
     required: true
   images:
-    description: By variant, C(image) (the immutable tag) and C(tags) (all of them), as the fact C(iopaint_image_built) has them.
+    description: By variant, C(image) (the immutable tag) and C(tags) (all of them), as M(iopaint.fleet.image_build) returns them.
     type: dict
     required: true
   models:
@@ -39,6 +39,7 @@ options:
     type: str
     choices: [auto, zstd, gzip]
     default: auto
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
@@ -86,6 +87,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils import bundle, weigh
 from ansible_collections.iopaint.fleet.plugins.module_utils.checksums import Checked
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 
 LABELS = {"revision": "org.opencontainers.image.revision", "recipe": "io.iopaint.fleet.recipe"}
 
@@ -109,7 +111,9 @@ def described(module, docker):
         with weights.opened(params["models_dir"], model) as stream:
             if stream is None:
                 path = os.path.join(params["models_dir"], model["path"])
-                module.fail_json(msg=f"The model {model['name']} of iopaint_models is not at {path} on the host. Fetch it first.")
+                module.fail_json(
+                    msg=f"The model {model['name']} of {named(module, 'models')} is not at {path} on the host. Fetch it first."
+                )
             size = os.fstat(stream.fileno()).st_size
         models.append({**{key: model[key] for key in ("name", "path", "checksum")}, "size": size})
     compose = hashlib.sha256(params["compose"].encode()).hexdigest()
@@ -138,11 +142,11 @@ def add(writer, models_dir, model):
         checked = Checked(stream, model["checksum"])
         writer.add(bundle.MODELS + model["path"], model["size"], checked)
         if not checked.is_right():
-            raise bundle.BundleError(f"{model['path']} has not the checksum {model['checksum']} of iopaint_models")
+            raise bundle.BundleError(f"{model['path']} has not the checksum {model['checksum']}")
 
 
 def write(module, docker, manifest, path, compression):
-    """Write the archive beside its place, then put it there."""
+    """Write the archive under a temporary name, then rename it."""
     params = module.params
     descriptor, candidate = tempfile.mkstemp(dir=params["dir"], prefix=".bundle-")
     os.close(descriptor)
@@ -156,7 +160,7 @@ def write(module, docker, manifest, path, compression):
         os.replace(candidate, path)
     except (bundle.BundleError, OSError) as error:
         os.unlink(candidate)
-        module.fail_json(msg=f"The bundle {path} could not be written: {error}. A former one is as it was.")
+        module.fail_json(msg=f"The bundle {path} could not be written: {error}. An earlier bundle was not touched.")
 
 
 def main():
@@ -169,6 +173,7 @@ def main():
             "models_dir": {"type": "path", "required": True},
             "compose": {"type": "str", "required": True},
             "compression": {"type": "str", "choices": ["auto", "zstd", "gzip"], "default": "auto"},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )

@@ -41,6 +41,7 @@ options:
     description: How long, in seconds, each container may take.
     type: int
     default: 60
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: partial
@@ -88,9 +89,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import gpu
 from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker, documents
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 
 REPOSITORY = "iopaint-fleet/gpu-check"
-# What nvidia-smi and the driver's library are linked against, beside what the shell is.
+# What nvidia-smi and the driver's library are linked against and the shell is not.
 LIBRARIES = ("libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1")
 SCRIPT = 'for node in /dev/nvidia[0-9]*; do if [ -e "$node" ]; then echo "node $node"; fi; done; exec nvidia-smi -L'
 # What a container without nvidia-smi can be asked: open its nodes, which the kernel refuses once the device is gone.
@@ -98,11 +100,11 @@ OPEN_NODES = "for node in /dev/nvidia[0-9]* /dev/nvidiactl; do if [ -e $node ]; 
 
 
 def shell_files(ldd: str) -> list:
-    """The shell, the libraries that ldd names for it, and those beside them that nvidia-smi wants."""
+    """Return the shell, the libraries that ldd lists for it, and those that nvidia-smi needs besides."""
     paths = re.findall(r"(/\S+) \(0x", ldd)
     libc = next((path for path in paths if os.path.basename(path).startswith("libc.so")), None)
-    beside = [os.path.join(os.path.dirname(libc), name) for name in LIBRARIES] if libc else []
-    return ["/bin/sh", *paths, *(path for path in beside if os.path.exists(path))]
+    further = [os.path.join(os.path.dirname(libc), name) for name in LIBRARIES] if libc else []
+    return ["/bin/sh", *paths, *(path for path in further if os.path.exists(path))]
 
 
 def image_tar(paths: list) -> bytes:
@@ -181,8 +183,8 @@ class Check:
         if wanted := self.module.params["image"]:
             if self.docker.image(wanted) is None:
                 self.module.fail_json(
-                    msg=f"The image {wanted} (nvidia_container_toolkit_check_image) is not on this host: pull it first, or "
-                    "leave the variable empty to use one that is made of the host's own files."
+                    msg=f"The image {wanted} ({named(self.module, 'image')}) is not on this host: pull it first, or "
+                    f"empty {named(self.module, 'image')} to use one that is made of the host's own files."
                 )
             return wanted
         _rc, ldd, _err = self.module.run_command(["ldd", "/bin/sh"])
@@ -218,7 +220,7 @@ class Check:
         if not wanted:
             self.module.fail_json(
                 msg=f"A container gets {device}, and nvidia-smi on the host lists no such GPU: the spec is older than "
-                "the driver or the MIG layout. Restart nvidia-cdi-refresh.service, or run role nvidia_container_toolkit."
+                "the driver or the MIG layout. Restart nvidia-cdi-refresh.service, or run the role nvidia_container_toolkit."
             )
         if seen != wanted:
             self.module.fail_json(
@@ -267,6 +269,7 @@ def main() -> None:
             "image": {"type": "str", "default": ""},
             "cdi_dirs": {"type": "list", "elements": "path", "default": ["/etc/cdi", "/var/run/cdi"]},
             "timeout": {"type": "int", "default": 60},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )

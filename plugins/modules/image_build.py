@@ -99,6 +99,7 @@ options:
     description: File on the host that takes the build's full log. One build at a time holds it, another waits.
     type: path
     required: true
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   action:
     support: full
@@ -192,6 +193,7 @@ import zipfile
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.build_log import BuildLog
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment, network_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret, masked
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
@@ -235,9 +237,9 @@ def check_disk(module, docker):
     root, free = docker.room()
     if free < module.params["min_free"]:
         module.fail_json(
-            msg=f"Too little disk for a build: {free / 1e9:.1f} GB are free at {root}, iopaint_image_min_free_gb asks for "
+            msg=f"Too little disk for a build: {free / 1e9:.1f} GB are free at {root}, {named(module, 'min_free')} asks for "
             f"{module.params['min_free'] / 1e9:.1f}. Free some (docker system df shows what "
-            "the engine holds), or lower the variable."
+            f"the engine holds), or lower {named(module, 'min_free')}."
         )
 
 
@@ -249,16 +251,16 @@ def attesting(module, docker):
     store = docker.info("{{json .DriverStatus}}")
     if "io.containerd.snapshotter" not in store:
         module.fail_json(
-            msg=f"iopaint_image_attestations is {', '.join(wanted)}, and the image store of this engine can't keep attestations. "
-            "Switch it to the containerd image store (docker_daemon_settings: {features: {containerd-snapshotter: true}}, which "
-            "hides the images and containers of the present store), or empty iopaint_image_attestations. Nothing was built."
+            msg=f"{named(module, 'attestations')} is {', '.join(wanted)}, and the image store of this engine can't keep them. "
+            "Switch it to the containerd image store (features: {containerd-snapshotter: true} in daemon.json, which hides the "
+            f"images and containers of the present store), or empty {named(module, 'attestations')}. Nothing was built."
         )
     options = {"provenance": "--provenance=mode=max", "sbom": f"--sbom=generator={module.params['sbom_generator']}"}
     return [options[name] for name in wanted]
 
 
 def bake(module, docker, immutable, digest):
-    """Run the build, unless another play has just done so; fail the module with the end of the log. Gives what is known of it."""
+    """Run the build, unless another play has just done so, and return its facts; fail the module with the end of the log."""
     params = module.params
     given = {
         **params["variables"],
@@ -335,6 +337,7 @@ def main():
             "attestations": {"type": "list", "elements": "str", "choices": ["provenance", "sbom"], "default": []},
             "sbom_generator": {"type": "str", "default": "docker/buildkit-syft-scanner:stable-1"},
             "log": {"type": "path", "required": True},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
         no_log=True,  # the host's journal is told nothing: network may hold passwords

@@ -52,6 +52,7 @@ options:
             description: Whether a diff leaves out the content.
             type: bool
             default: false
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
@@ -86,6 +87,7 @@ import stat
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import files
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 
 
 def read(folder, name):
@@ -163,7 +165,10 @@ def main():
         "files": {"type": "list", "elements": "dict", "default": [], "options": file},
     }
     module = AnsibleModule(
-        argument_spec={"folders": {"type": "list", "elements": "dict", "required": True, "options": folder}},
+        argument_spec={
+            "folders": {"type": "list", "elements": "dict", "required": True, "options": folder},
+            "names": {"type": "dict", "default": {}},
+        },
         supports_check_mode=True,
         no_log=True,  # no contents in the host's log
     )
@@ -181,8 +186,8 @@ def main():
                 diff += shown
         except OSError as error:
             module.fail_json(
-                msg=f"The folder {wanted['path']} could not be made or filled: {error}. Make room for it there, or set "
-                "iopaint_dir (instances) or iopaint_data_dir (models, outputs) to another folder.",
+                msg=f"The folder {wanted['path']} could not be made or filled: {error}. Make room for it there, or choose "
+                f"another folder ({named(module, 'folders')}).",
                 written=written,
             )
     module.exit_json(changed=bool(written), written=written, **({"diff": diff} if module._diff else {}))

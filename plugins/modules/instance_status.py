@@ -27,8 +27,8 @@ options:
     default: /run/iopaint/lock
   instances:
     description:
-      - What the host is to run, C(name), C(variant) and C(devices) each, as the variable C(iopaint_instances) has it.
-      - An entry that does not run is said, and so is an instance without an entry. It stays on the control node.
+      - What the host is to run, C(name), C(variant) and C(devices) each.
+      - An entry that does not run is reported, and so is an instance without an entry. The option stays on the control node.
     type: list
     elements: dict
     default: []
@@ -70,7 +70,7 @@ instances:
     - One entry an instance that is on the host or in O(instances), with C(name), C(variant), C(state), C(problems), C(notes),
       C(release), C(since), C(proof), C(devices), C(url), C(container) and C(listed).
     - C(state) is V(healthy), V(starting), V(unhealthy), V(running) (without a health check), what the engine says of a container
-      that does not run, V(missing) where there is none, V(replaced) where it gave its port to another instance,
+      that does not run, V(missing) where there is none, V(displaced) where another instance took its port,
       V(unknown) without an engine, or V(not deployed).
   type: list
   elements: dict
@@ -169,13 +169,13 @@ class Look:
     def instance(self, name, held):
         """Return what is known of one instance; held: its containers, None where the engine can't be asked."""
         store = releases.Releases(self.params["dir"], name)
-        gave_way = store.gave_way()
-        record = store.records.get(store.linked) or store.proven() or gave_way or {}
-        trials = [document for document in held or [] if containers.is_trial(document, name)]
-        container = next((document for document in held or [] if document not in trials), None)
+        displaced = store.displaced()
+        record = store.records.get(store.linked) or store.proven() or displaced or {}
+        candidates = [document for document in held or [] if containers.is_candidate(document, name)]
+        container = next((document for document in held or [] if document not in candidates), None)
         state, problems = of_container(container) if container else (("unknown", []) if held is None else ("missing", []))
-        if state == "missing" and gave_way:
-            state = "replaced"
+        if state == "missing" and displaced:
+            state = "displaced"
         if state == "missing":
             problems = ["It has no container; deploying it again makes one."]
         return {
@@ -183,7 +183,7 @@ class Look:
             "variant": record.get("variant"),
             "state": state,
             "problems": problems,
-            "notes": self.notes(store, record, container) + ["A new release is tried beside it."] * bool(trials),
+            "notes": self.notes(store, record, container) + ["A candidate for a new release runs next to it."] * bool(candidates),
             "release": {key: record.get(key) for key in ("id", "image", "ref", "revision", "operator")} if record else None,
             "since": record.get("started") or record.get("time"),
             "proof": record.get("proof"),
@@ -200,9 +200,9 @@ class Look:
             found.append(f"The switch to {prepared['id']} was begun at {prepared['started']} and has not ended.")
         if container and record.get("image_id") and container.get("Image") != record["image_id"]:
             found.append(f"It runs another image than that of its release {record['id']}.")
-        if store.gave_way():
-            taker = record["gave_way_to"].partition("/")[0]
-            found.append(f"It was stopped when {taker} took its port; a rollback right after that brings it back.")
+        if store.displaced():
+            taker = record["displaced_by"].partition("/")[0]
+            found.append(f"It was stopped when {taker} took its port; a rollback right after that starts it again.")
         return found
 
     def gpus(self):

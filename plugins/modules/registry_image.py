@@ -44,6 +44,8 @@ options:
     default: false
 notes:
   - The login is that of the docker command line, from C(config.json) in the folder that the environment's C(DOCKER_CONFIG) names.
+  - O(names) may also hold C(ca) and C(login), for advice on the registry's certificate and its login.
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
@@ -105,7 +107,9 @@ class Steps:
     def fail(self, what, output):
         """Fail the module; nothing that runs was touched by a pull or a push."""
         root = self.docker.info("{{.DockerRootDir}}")
-        self.module.fail_json(msg=f"{what}: {explain(output, self.repository, root)} Nothing that runs was touched.")
+        self.module.fail_json(
+            msg=f"{what}: {explain(output, self.repository, root, self.params['names'])} Nothing that runs was touched."
+        )
 
     def tag(self, image, names):
         """Point names at an image."""
@@ -201,6 +205,7 @@ def main():
             "images": {"type": "list", "elements": "dict", "required": True},
             "optional": {"type": "bool", "default": False},
             "again": {"type": "bool", "default": False},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )

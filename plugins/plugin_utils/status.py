@@ -86,7 +86,7 @@ def document(hosts, minimum, time=None):
         "summary": {
             "hosts": len(known),
             "unseen": sum(host["level"] == "unseen" for host in known),
-            "instances": sum(instance["state"] != "replaced" or instance["listed"] for instance in instances),
+            "instances": sum(instance["state"] != "displaced" or instance["listed"] for instance in instances),
             "serving": sum(instance["state"] in SERVING for instance in instances),
             "broken": sum(instance["level"] == "broken" for instance in instances),
         },
@@ -124,7 +124,7 @@ def worst(levels):
 
 def of_instance(instance):
     """Return an instance with its level."""
-    good = instance["state"] in (*SERVING, *ON_THE_WAY) or (instance["state"] == "replaced" and not instance["listed"])
+    good = instance["state"] in (*SERVING, *ON_THE_WAY) or (instance["state"] == "displaced" and not instance["listed"])
     odd = instance["state"] in ON_THE_WAY or instance["notes"] or instance["problems"]
     return {**instance, "level": "broken" if not good else "attention" if odd else "ok"}
 

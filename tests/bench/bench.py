@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Measure docker/ against the plain design beside this file, on the Docker engine of this host.
+"""Measure docker/ against the plain design next to this file, on the Docker engine of this host.
 
     bench.py --source TREE [--wheelhouse FOLDER] [--base IMAGE] [--ca FILE] [--runs 3] [--cold-runs 3] [--out FILE]
 

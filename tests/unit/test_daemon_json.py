@@ -481,7 +481,7 @@ def write(path, text, mode=0o644):
 
 
 def unchanged(path, before):
-    """Nobody wrote the file, and nothing was left beside it."""
+    """Nobody wrote the file, and nothing was left next to it."""
     now = path.stat()
     return (now.st_ino, now.st_mtime_ns) == (before.st_ino, before.st_mtime_ns) and os.listdir(path.parent) == [path.name]
 

@@ -184,7 +184,7 @@ DAEMON = "docker: Error response from daemon: "
         (
             'could not select device driver "cdi" with capabilities: [[gpu]]',
             WELL,
-            "CDI is off in the engine 26.1.5: set features",
+            "CDI is off in the engine: set features",
         ),
         ('failed to stat CDI host device "/dev/nvidia1": no such file', WELL, "The CDI spec names /dev/nvidia1, which is not"),
         (f'{DAEMON}could not select device driver "nvidia" with capabilities: [[gpu]].', WELL, "Toolkit is not installed"),

@@ -206,7 +206,7 @@ def test_a_file_where_the_folder_should_be_is_said(run, folders, tmp_path):
     (tmp_path / "instances").write_text("a file")
     message = run(failed=True)["msg"]
     assert message.startswith(f"The folder {folders[0]['path']} could not be made or filled: ")
-    assert "set iopaint_dir (instances) or iopaint_data_dir (models, outputs) to another folder" in message
+    assert "or choose another folder (folders)." in message
 
 
 def test_a_folder_where_a_file_should_be_is_said_with_what_was_written(run, folders):

@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The playbooks: whatever changes a host holds its lock."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,12 @@ def test_a_play_that_changes_hosts_holds_their_lock(play):
 def test_the_lock_is_looked_for():
     names = [play.id for play in plays()]
     assert {"provision: Provide Docker", "build: Build", "bundle: Bundle", "registry: Provide the registry"} <= set(names)
+
+
+def test_roles_and_plugins_name_playbooks_as_an_installed_collection_does():
+    """Whoever has installed the collection has no folder playbooks to run them from."""
+    files = [
+        path for top in ("roles", "plugins") for path in (ROOT / top).rglob("*") if path.suffix in (".py", ".yml", ".j2", ".md")
+    ]
+    told = [path for path in files if re.search(r"playbooks/\w+\.yml", path.read_text()) and "iopaint_backup" not in path.parts]
+    assert told == []

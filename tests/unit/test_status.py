@@ -197,10 +197,10 @@ def test_what_is_wrong_is_said_for_those_who_watch():
 
 
 def test_what_was_replaced_by_a_rename_is_not_broken_unless_it_is_wanted():
-    document = fleet(a=answer(instance(), instance("old", "replaced", listed=False, notes=["It was stopped."])))
+    document = fleet(a=answer(instance(), instance("old", "displaced", listed=False, notes=["It was stopped."])))
     assert (document["summary"]["instances"], document["summary"]["broken"]) == (1, 0)
     assert [row["instance"] for row in lines(document)] == ["old", "cpu"]
-    document = fleet(a=answer(instance("old", "replaced", listed=True)))
+    document = fleet(a=answer(instance("old", "displaced", listed=True)))
     assert (document["summary"]["instances"], document["summary"]["broken"]) == (1, 1)
 
 
