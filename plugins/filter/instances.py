@@ -86,11 +86,14 @@ def guard(limits, where):
     }
 
 
-def writes_models(instance, environment, models):
-    """Return whether IOPaint writes to the folder of models with these options. models: as the filter model_files gives them."""
+def writes_models(instance, environment, models, repositories):
+    """Return whether IOPaint writes to the folder of models with these options.
+
+    models: as the filter model_files gives them. repositories: as the filter hub_models gives them.
+    """
     plugins = [text for name, text in environment.items() if name.startswith(PLUGIN) and text.lower() not in OFF]
     provided = {model["name"] for model in models} & set(KNOWN)  # others may have more files than one
-    own = instance["model"] not in {"cv2", *provided}
+    own = instance["model"] not in {"cv2", *provided, *(each["hub"] for each in repositories)}
     return bool(own or plugins or any(model["path"].startswith(INDEXED) for model in models))
 
 
@@ -113,7 +116,7 @@ def check_kinds(entry, where):
             raise AnsibleFilterError(f"{where}: {key} must be {WORDS[kind]}.")
 
 
-def complete(entry, where, defaults, models):
+def complete(entry, where, defaults, models, repositories):
     """Return one entry with all its keys but image; raise AnsibleFilterError on what it can't be."""
     if not NAME.fullmatch(str(entry.get("name", ""))):
         raise AnsibleFilterError(
@@ -121,7 +124,7 @@ def complete(entry, where, defaults, models):
             "(41 characters at most)."
         )
     check_port(entry, where)
-    instance = {**defaults, **{key: value for key, value in entry.items() if value is not None}}
+    instance = {"models_online": False, **defaults, **{key: value for key, value in entry.items() if value is not None}}
     if not is_address(instance["bind_address"]):
         raise AnsibleFilterError(
             f"{where}: bind_address {instance['bind_address']!r} (iopaint_bind_address where the entry has none) must be an "
@@ -140,6 +143,9 @@ def complete(entry, where, defaults, models):
     environment = {f"IOPAINT_{name.upper()}": text(value) for name, value in options.items() if value is not None}
     cpu_allowed = environment.get("IOPAINT_FLEET_REQUIRE_GPU", "true").lower() in OFF
     writable = instance.get("models_writable")
+    if writable is None:
+        writable = instance.pop("models_online") or writes_models(instance, environment, models, repositories)
+    offline = {} if writable else {"IOPAINT_LOCAL_FILES_ONLY": "true"}  # a start depends on nobody's site
     name, port, address = str(instance["name"]), int(instance["port"]), instance["bind_address"]
     return {
         **instance,
@@ -147,23 +153,24 @@ def complete(entry, where, defaults, models):
         "port": port,
         "auto": instance.get("devices") == devices.AUTO,
         "cpu_allowed": cpu_allowed,
-        "models_writable": writes_models(instance, environment, models) if writable is None else writable,
+        "models_writable": writable,
         "url": f"http://{reached_at(address)}:{port}",
         "published": {"address": address, "port": port, "project": f"iopaint-{name}"},
         "environment": {
             "IOPAINT_MODEL": instance["model"],
             **mirrors(instance, defaults, where),
             **guard(instance.get("guard"), where),
+            **offline,
             **environment,
         },
     }
 
 
-def instances(wanted, defaults, images=None, gpus=None, models=()):
+def instances(wanted, defaults, images=None, gpus=None, models=(), repositories=()):
     """Return the completed entries; raise AnsibleFilterError with the entry's place on what is wrong."""
     for index, entry in enumerate(wanted):
         check_kinds(entry, f"iopaint_instances[{index}]")
-    done = [complete(entry, where, defaults, models) for where, entry in devices.expand(wanted, gpus)]
+    done = [complete(entry, where, defaults, models, repositories) for where, entry in devices.expand(wanted, gpus)]
     for key in ("name", "port"):
         values = [instance[key] for instance in done]
         twice = sorted({str(value) for value in values if values.count(value) > 1})

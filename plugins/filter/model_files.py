@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.iopaint.fleet.plugins.filter.hub_models import is_hub
 
 DOCUMENTATION = r"""
 name: model_files
@@ -15,6 +16,7 @@ description:
   - Each model becomes one file with the keys C(name), C(url), C(checksum) and C(path) (below the model folder).
   - For C(lama), C(anime-lama), C(mat), C(fcf) and C(migan) all but the name is known;
     others need C(url), C(checksum) and C(path).
+  - Repositories of a hub (C(hub)) are left out. P(iopaint.fleet.hub_models#filter) lists those.
 options:
   _input:
     description: The variable C(iopaint_models).
@@ -53,8 +55,12 @@ def model_files(models):
     """Return one dict with name, url, checksum and path for each model; raise AnsibleFilterError on what can't be completed."""
     files = []
     for index, model in enumerate(models):
+        if is_hub(model):
+            continue
         if not isinstance(model, dict) or "name" not in model or set(model) - KEYS:
-            raise AnsibleFilterError(f"iopaint_models[{index}]: {model!r} must be a dict of name, url, checksum and path.")
+            raise AnsibleFilterError(
+                f"iopaint_models[{index}]: {model!r} must be a dict of name, url, checksum and path, or of hub, revision, files and variant."
+            )
         entry = {key: value for key, value in model.items() if value is not None}
         if isinstance(model["name"], str) and model["name"] in KNOWN:
             place, md5 = KNOWN[model["name"]]
