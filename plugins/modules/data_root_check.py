@@ -27,10 +27,7 @@ options:
     description: The data root where that file names none.
     type: path
     default: /var/lib/docker
-  variable:
-    description: What to call O(path) in messages.
-    type: str
-    default: path
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     description: Only looks, so that check mode makes no difference.
@@ -63,6 +60,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import foreign
 from ansible_collections.iopaint.fleet.plugins.module_utils.daemon_json import ConfigError, decode, document
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 
 # What exists only once somebody has put something there; the engine makes everything else by itself.
 CONTENT = {"images": "image/*/imagedb/content/sha256/*", "volumes": "volumes/*/_data", "containers": "containers/*"}
@@ -96,11 +94,11 @@ def main() -> None:
             "userns_remap": {"type": "str"},
             "config": {"type": "path", "default": "/etc/docker/daemon.json"},
             "default": {"type": "path", "default": "/var/lib/docker"},
-            "variable": {"type": "str", "default": "path"},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
-    settings, wanted, variable = configured(module.params["config"]), module.params["path"], module.params["variable"]
+    settings, wanted = configured(module.params["config"]), module.params["path"]
     present, remap = word(settings.get("data-root")) or module.params["default"], word(settings.get("userns-remap"))
     home = os.path.join(glob.escape(present), MAPPED if remap else "")
     content = [name for name, pattern in CONTENT.items() if glob.glob(os.path.join(home, pattern))]
@@ -109,7 +107,8 @@ def main() -> None:
     )
     if content and not moved:
         module.fail_json(
-            msg=f"{variable} is {wanted}, and the engine has {', '.join(content)} in {present} that it would no longer see. "
+            msg=f"{named(module, 'path')} is {wanted}, and the engine has {', '.join(content)} in {present} that it would no "
+            "longer see. "
             f"Move them first: systemctl stop docker.socket docker.service && mkdir -p {wanted} && "
             f"rsync -aHAX --numeric-ids {present}/ {wanted}/ - or remove what nobody needs. Nothing was changed.",
             present=present,
