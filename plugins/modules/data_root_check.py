@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: data_root_check
-short_description: Sees that a new data root of the Docker Engine leaves no data behind
+short_description: Check that a new data root of the Docker Engine leaves no data behind
 version_added: 1.0.0
 description:
   - Fails where the engine's data root holds images, volumes or containers and the wanted one is another that holds none, as
@@ -36,7 +36,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: No data is left behind
+- name: Check that no data is left behind
   iopaint.fleet.data_root_check:
     path: /srv/docker
 """
@@ -61,7 +61,7 @@ CONTENT = {"images": "image/*/imagedb/content/sha256/*", "volumes": "volumes/*/_
 
 
 def present_root(config: str, default: str) -> str:
-    """The data root that the configuration names; a file that can't be read is for the task that edits it."""
+    """Return the data root that the configuration names; a file that can't be read is for the task that edits it."""
     try:
         named = document(decode(foreign.read_file(config))).get("data-root")
     except (OSError, ConfigError, foreign.ForeignError):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_build
-short_description: Builds an IOPaint image by docker buildx bake, unless it is there
+short_description: Build an IOPaint image by docker buildx bake unless it exists
 version_added: 1.0.0
 description:
   - The immutable tag is made of the source's revision and a digest of the recipe (its files, the base image and the
@@ -105,7 +105,7 @@ attributes:
     description: The action runs a build in the background by itself.
   check_mode:
     support: full
-    description: Says whether an image would be built.
+    description: Reports whether an image would be built.
 requirements: [docker, docker buildx]
 author: iopaint.fleet contributors (@iopaint)
 """

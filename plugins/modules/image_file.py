@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_file
-short_description: Copies a file out of an image without running the image
+short_description: Copy a file out of an image without running the image
 version_added: 0.1.0
 description:
   - Makes a container that is never started, and reads the file from it as C(docker cp) does. No other module does so.
@@ -32,7 +32,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says whether the file would be copied.
+    description: Reports whether the file would be copied.
 requirements: [docker]
 author: iopaint.fleet contributors (@iopaint)
 """
