@@ -9,7 +9,7 @@ from ansible.errors import AnsibleFilterError
 
 DOCUMENTATION = r"""
 name: model_files
-short_description: Completes iopaint_models with what is known of IOPaint's erase models
+short_description: Complete iopaint_models with path, address and checksum of IOPaint's erase models
 version_added: 1.0.0
 description:
   - Each model becomes one file with the keys C(name), C(url), C(checksum) and C(path) (below the model folder).

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: bundle_load
-short_description: Loads images and places models from a bundle, where the host has them not
+short_description: Load the images and place the models of a bundle that the host lacks
 version_added: 1.0.0
 description:
   - Without O(path) it only looks. Where something is missing RV(needs) names it, and the archive has to be brought to the host.
@@ -48,13 +48,13 @@ extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says whether something would be loaded or placed; the archive need not be there.
+    description: Reports whether something would be loaded or placed; the archive need not be there.
 requirements: [docker, zstd or gzip as the archive is compressed]
 author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: What of the bundle the host lacks is known
+- name: Check what the host lacks of the bundle
   iopaint.fleet.bundle_load:
     images: "{{ bundle.images }}"
     models_dir: /var/lib/iopaint/models

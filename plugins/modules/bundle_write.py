@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: bundle_write
-short_description: Writes images, compose file and models into one archive with checksums
+short_description: Write images, compose file and models into one archive with checksums
 version_added: 1.0.0
 description:
   - The archive is a compressed tar, C(iopaint-bundle.tar.zst) or C(iopaint-bundle.tar.gz), written as a stream, so that it takes
@@ -43,13 +43,13 @@ extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says whether an archive would be written.
+    description: Reports whether an archive would be written.
 requirements: [docker, zstd or gzip]
 author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The bundle holds the images
+- name: Write the bundle
   iopaint.fleet.bundle_write:
     dir: /opt/iopaint/bundle
     images: "{{ iopaint_image_built }}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: daemon_json
-short_description: Sets keys of Docker's daemon.json and leaves the rest to its owner
+short_description: Set keys of Docker's daemon.json and leave the rest to its owner
 version_added: 1.0.0
 description:
   - Merges wanted keys into the Docker Engine's configuration file, deep and key by key. Everything else stays letter by
@@ -51,7 +51,7 @@ options:
     default: dockerd --validate --config-file=%s
   backup:
     description:
-      - Keep a copy of the former file, with the time in its name, in the folder of O(path).
+      - Keep a copy of the previous file, with the time in its name, in the folder of O(path).
     type: bool
     default: false
   unit:
@@ -85,7 +85,7 @@ EXAMPLES = r"""
     backup: true
   register: daemon_json
 
-- name: The engine has taken up its configuration
+- name: Reload or restart the engine
   ansible.builtin.service:
     name: docker
     state: "{{ daemon_json.action }}ed" # reloaded or restarted
@@ -97,11 +97,11 @@ EXAMPLES = r"""
       insecure-registries: [registry.example.com:5000]
     lists: union
 
-- name: The old runtime is gone
+- name: Remove the old runtime
   iopaint.fleet.daemon_json:
     absent: [runtimes.nvidia-legacy]
 
-- name: The file is there before the engine is installed
+- name: Write the file before the engine is installed
   iopaint.fleet.daemon_json:
     settings:
       data-root: /srv/docker
@@ -127,7 +127,7 @@ changed_keys:
     runtimes: reload
     log-driver: restart
 backup_file:
-  description: The copy of the former file.
+  description: The copy of the previous file.
   returned: when O(backup) is set and a file that was there has been changed
   type: str
   sample: /etc/docker/daemon.json.4711.2026-11-24@06:02:41~
@@ -175,7 +175,7 @@ def read_environment(path: str) -> str:
 
 
 def unit_flags(module: AnsibleModule, target: str) -> list[Flag]:
-    """The flags on the command line of the engine that reads the file."""
+    """Return the flags on the command line of the engine that reads the file."""
     unit = module.params["unit"]
     systemctl = module.get_bin_path("systemctl")
     if not unit or not systemctl:
@@ -218,12 +218,12 @@ def validate(module: AnsibleModule, candidate: str) -> None:
 
 
 def secret(text: str) -> bool:
-    """Whether an address in the text has a user or a password."""
+    """Return whether an address in the text has a user or a password."""
     return bool(secrets([text]))
 
 
 def exposed(path: str) -> list[str]:
-    """The file and the copies of it that have a password and that others can read; dockerd reads it as root."""
+    """Return the file and the copies of it that have a password and that others can read; dockerd reads it as root."""
     found = [name for name in [path, *glob.glob(f"{glob.escape(path)}.*~")] if os.path.isfile(name)]
     return [name for name in found if stat.S_IMODE(os.stat(name).st_mode) & 0o077 and secret(read_environment(name))]
 

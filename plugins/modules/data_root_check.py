@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: data_root_check
-short_description: Sees that a new data root of the Docker Engine leaves no data behind
+short_description: Check that a new data root of the Docker Engine leaves no data behind
 version_added: 1.0.0
 description:
   - Fails where the engine's data root holds images, volumes or containers and the wanted one is another that holds none, as
@@ -70,7 +70,7 @@ MAPPED = "[0-9]*.[0-9]*"  # the folder of an engine that maps users
 
 
 def configured(path: str) -> dict:
-    """The engine's configuration; a file that can't be read is for the task that edits it."""
+    """Return the engine's configuration; a file that can't be read is for the task that edits it."""
     try:
         return document(decode(foreign.read_file(path)))
     except (OSError, ConfigError, foreign.ForeignError):
@@ -78,12 +78,12 @@ def configured(path: str) -> dict:
 
 
 def word(value: object) -> str:
-    """The value where it can be what the engine takes, otherwise nothing."""
+    """Return the value where it can be what the engine takes, otherwise nothing."""
     return value if isinstance(value, str) and value.isprintable() else ""
 
 
 def account(remap: str) -> str:
-    """The user that a value of userns-remap stands for."""
+    """Return the user that a value of userns-remap stands for."""
     return "dockremap" if remap == "default" else remap.partition(":")[0]
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_base
-short_description: Provides the base image of a build, from wherever it can be had
+short_description: Provide the base image of a build from the host, a registry, an archive or Debian packages
 version_added: 1.0.0
 description:
   - Takes the image that the host has; else pulls it; else makes one from the distribution's packages with mmdebstrap.
@@ -55,7 +55,7 @@ extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says whether an image would be pulled or made.
+    description: Reports whether an image would be pulled or made.
 requirements: [docker, mmdebstrap (for the bootstrap)]
 author: iopaint.fleet contributors (@iopaint)
 """
@@ -181,10 +181,10 @@ def load(module, docker, name):
     try:
         held = archives.names(archive, module.get_bin_path)
     except archives.ArchiveError as error:
-        module.fail_json(msg=f"The {base} can't be had from {where}: {error}. {rest}")
+        module.fail_json(msg=f"The {base} can't be loaded from {where}: {error}. {rest}")
     if archives.short(name) not in held:
         there = ", ".join(sorted(held)) or "no image with a name"
-        module.fail_json(msg=f"The {base} can't be had from {where}: it holds {there}. {rest}")
+        module.fail_json(msg=f"The {base} can't be loaded from {where}: it holds {there}. {rest}")
     others = sorted(held - {archives.short(name)})
     if others:
         module.fail_json(
@@ -194,7 +194,7 @@ def load(module, docker, name):
     rc, out, err = docker.run("load", "--quiet", "--input", archive)
     image = docker.image(name)
     if rc != 0 or image is None:
-        module.fail_json(msg=f"The {base} can't be had from {where}: docker load says: {(err or out).strip()}")
+        module.fail_json(msg=f"The {base} can't be loaded from {where}: docker load says: {(err or out).strip()}")
     return image["Id"]
 
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: instance_status
-short_description: Looks at a host's instances, engine, GPUs, disks and lock, in one round trip
+short_description: Gather the state of a host's instances, engine, GPUs, disks and lock, in one round trip
 version_added: 1.0.0
 description:
   - Changes nothing, takes no lock, and does not wake an engine that systemd would start for whoever asks it.
-  - A host that can't be reached or looked at is no failure of the task, but is said in RV(state).
-  - Nothing is waited for longer than O(timeout), so a stuck engine or driver is said and does not hold up the play.
+  - A host that can't be reached or looked at does not fail the task; RV(state) reports it.
+  - Waits for nothing longer than O(timeout), so a stuck engine or driver is reported and does not hold up the play.
 options:
   dir:
     description: Folder on the host with a folder for each instance.
@@ -44,7 +44,7 @@ author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The state of the host is known
+- name: Gather the state of the host
   iopaint.fleet.instance_status:
     dir: /opt/iopaint/instances
     data_dir: /var/lib/iopaint

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: options_check
-short_description: Checks the options of instances against IOPaint itself, before anything is started
+short_description: Check the options of instances against IOPaint itself, before anything is started
 version_added: 1.0.0
 description:
   - Asks C(docker/image/entrypoint check) for each instance, which reads the options and models from IOPaint's own source.
@@ -37,7 +37,7 @@ author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The image knows the options
+- name: Check that the image knows the options
   iopaint.fleet.options_check:
     instances:
       - {name: cpu, image: "iopaint:cpu-latest", environment: {IOPAINT_MODEL: lama}}

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: source_git
-short_description: Checks out what a git repository has at a ref now
+short_description: Check out a ref of a git repository as it is now
 version_added: 0.1.0
 description:
   - Asks the repository which commit the ref is now, fetches that commit alone, and checks it out.
@@ -61,7 +61,7 @@ extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says which commit would be checked out. The repository is asked for that, and the folder stays as it is.
+    description: Reports which commit would be checked out. The repository is asked for that, and the folder stays as it is.
 requirements: [git, ssh (for a repository over ssh)]
 seealso:
   - module: ansible.builtin.git
@@ -455,7 +455,7 @@ def held(path):
 
 @contextlib.contextmanager
 def secret_folder(dest):
-    """Give a folder in memory. It goes at the end, or at the next start if the end never came."""
+    """Yield a folder in memory. It goes at the end, or at the next start if the end never came."""
     path = os.path.join(MEMORY, "iopaint-git" + dest.replace("/", "-"))
     shutil.rmtree(path, ignore_errors=True)
     os.mkdir(path, 0o700)
