@@ -61,7 +61,7 @@ RUN = re.compile(r"\d{8}T\d{6}Z")
 SHOWN = 20
 HINTS = {
     "wrong password": "The key is not that of the repository: set iopaint_backup_key to the repository's.",
-    "repository does not exist": "There is no repository there: correct iopaint_backup_repository, or run playbooks/backup.yml.",
+    "is there a repository at": "There is no repository there: correct iopaint_backup_repository, or run playbooks/backup.yml.",
     "no space left": "There is no room left: free some, or keep fewer snapshots (iopaint_backup_keep_daily).",
     "host key verification failed": "The server is not known: add its public keys to iopaint_backup_ssh_known_hosts.",
     "permission denied (publickey": "The server does not accept the key: let it accept the public key that the play shows.",
