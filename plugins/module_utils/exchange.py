@@ -71,9 +71,11 @@ def walk(path):
     if os.path.isdir(path):
         for folder, folders, names, descriptor in os.fwalk(path, follow_symlinks=False):
             inside = os.path.relpath(folder, path)
+            links = [name for name in folders if stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode)]
+            folders[:] = [name for name in folders if name not in links]
             if inside.count("/") >= DEPTH:
                 folders.clear()  # stays in the previous tree
-            yield inside, descriptor, folders, names
+            yield inside, descriptor, folders, names + links
 
 
 def status_of(name, descriptor):

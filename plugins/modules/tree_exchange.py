@@ -215,11 +215,7 @@ class Steps:
         else:
             os.unlink(self.path)
             self.log("restore repaired", trees=exchanged, former=former or None)
-            done = (
-                f"{', '.join(exchanged)} had been exchanged (previous data: {', '.join(former) or 'none'})"
-                if exchanged
-                else "nothing had been exchanged"
-            )
+            done = f"restored: {', '.join(exchanged) or 'nothing'}; previous data: {', '.join(former) or 'none'}"
             self.module.warn(f"A restore of {names} was interrupted on this host: {done}. Run playbooks/restore.yml again.")
         return {"changed": True, "former": former}
 

@@ -120,6 +120,10 @@ def test_what_is_asked_for(run):
     assert result["snapshots"] == {}
 
 
+def test_settings_of_a_play_come_before_those_of_the_timer(run):
+    assert list(run('--settings={"include": ["models"]}')["snapshots"]) == ["models"]
+
+
 def test_a_dry_run_leaves_no_trace(run, tmp_path):
     assert run("--dry-run")["files"] == 1
     assert snapshots() == []

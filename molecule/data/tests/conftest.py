@@ -106,7 +106,7 @@ def pytest_runtest_makereport(item, call):
     """A failure shows what the hosts say of themselves."""
     report = yield
     if report.when == "call" and report.failed:
-        command = f"docker ps -a; ls -laR {DATA} | head -n 200; cat /var/lib/iopaint-backup/last.json; tail -n 5 /var/log/iopaint/audit.log"
+        command = f"docker ps -a; ls -laRb {DATA} | head -n 200; cat /var/lib/iopaint-backup/last.json /var/log/iopaint/audit.log"
         report.sections.append((NAME, testinfra.get_host(f"docker://{NAME}").run(command).stdout))
         report.sections.append(("store", testinfra.get_host("docker://iopaint-data-2").run("ls -la /srv/*/*").stdout))
     return report

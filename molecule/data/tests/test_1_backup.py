@@ -31,7 +31,6 @@ HOSTILE = {
     ";x": "s",
     "new\nline.png": "t",
     " a $HOME *.png ": "u",
-    "bad\udcff.png": "v",
     "-rf": "w",
 }
 
@@ -99,19 +98,17 @@ def test_later_ones_are_cheap_and_old_ones_go(host, first):
     assert int(host(f"du -sk {FOLDER}").split()[0]) - used < 2000  # of 40 MB
     assert 1_000_000 < results[0]["added"] < 1_100_000
     assert results[1]["forgotten"] > 0
-    assert sorted(tag for snapshot in host.snapshots() for tag in snapshot["tags"] if tag in ("models", "outputs/cpu")) == [
-        "models",
-        "outputs/cpu",
-    ]  # the last of the day
+    # The last of the day is left, and for newer versions of restic the oldest of all.
+    assert 1 <= len([snapshot for snapshot in host.snapshots() if "models" in snapshot["tags"]]) <= 2
     assert {snapshot["hostname"] for snapshot in host.snapshots()} == {NAME}
     assert results[1]["share"] == results[0]["share"] + 1  # of the data that is read
 
 
 def test_a_file_of_any_name_is_backed_up_and_what_cannot_be_is_named(host, first):
     for name, text in HOSTILE.items():
-        host.shell.check_output("printf %s > %s", text, f"{OUTPUTS}/{name}")
+        host.shell.check_output("printf %s > %s", text, f"{OUTPUTS}/{name}")  # quoted by testinfra
     host.as_container(f'python3 -c "{NEST}"; mkfifo fifo; truncate -s 8T sparse.png; ln -s /etc/shadow link; mkdir shut')
-    host.as_container("echo shut > shut/x; chmod 0 shut/x; chmod 0 shut")
+    host.as_container("echo shut > shut/x; chmod 0 shut/x; chmod 0 shut; touch $(printf 'bad\\377.png')")
     run = play("playbooks/backup.yml")
     assert run.rc == 2, run.output
     assert run.says(
@@ -125,12 +122,13 @@ def test_a_file_of_any_name_is_backed_up_and_what_cannot_be_is_named(host, first
     for name, text in HOSTILE.items():
         assert host.shell.check_output("iopaint-restic dump %s %s", snapshot, f"/outputs/cpu/{name}") == text
     assert host(f"iopaint-restic dump {snapshot} /outputs/cpu/shut/x") == "shut"
-    listed = host(f"iopaint-restic ls {snapshot}")
+    listed = host(f"iopaint-restic ls {snapshot} | cat -v")
     assert "/outputs/cpu/link" in listed
+    assert "/outputs/cpu/badM-^?.png" in listed
     assert "fifo" not in listed
     assert "sparse" not in listed
     assert host.audit()[-1]["action"] == "backup failed"
-    host(f"cd {OUTPUTS} && rm -rf deep fifo sparse.png link shut")
+    host(f"cd {OUTPUTS} && rm -rf deep fifo sparse.png link shut bad*")
     assert host.backup()["ok"]
 
 
@@ -173,12 +171,12 @@ def test_what_the_container_could_exchange_is_refused(host):
 def test_a_killed_one_leaves_nothing_that_stops_the_next(host, victim):
     host(f"head -c 30000000 /dev/urandom > {OUTPUTS}/large.png")
     host("sed -i 's/^  restic /  restic --limit-upload=3000 /' /usr/local/sbin/iopaint-restic")
-    host("systemd-run --quiet --unit=victim iopaint-backup")
-    host("until pgrep -f 'restic.* backup .*outputs/cpu'; do sleep 0.1; done; sleep 1")
-    pattern = {"iopaint-backup": "iopaint-backup --inside", "restic": "^restic .*outputs/cpu"}[victim]
+    host("systemd-run --quiet --collect --unit=victim iopaint-backup")
+    host("until pgrep -f '[r]estic.* backup .*outputs/cpu'; do sleep 0.1; done; sleep 1")
+    pattern = {"iopaint-backup": "[i]opaint-backup --inside", "restic": "^[r]estic .*outputs/cpu"}[victim]
     host(f"kill -9 $(pgrep -f -- '{pattern}')")
     host("sed -i 's/--limit-upload=3000 //' /usr/local/sbin/iopaint-restic")
-    host("while systemctl --quiet is-active victim; do sleep 0.2; done; systemctl reset-failed victim || true")
+    host("while systemctl --quiet is-active victim; do sleep 0.2; done")
     assert host.backup()["ok"]
     assert host("grep -c iopaint-backup /proc/mounts || true") == "0"
     assert host("iopaint-restic list locks") == ""
@@ -227,11 +225,12 @@ def test_a_lost_connection_is_named(host, store):
     """The server ends in the middle of a backup, and begins again before restic gives up; then it stays away."""
     host(f"head -c 30000000 /dev/urandom > {OUTPUTS}/large.png")
     host("sed -i 's/^  restic /  restic --limit-upload=5000 /' /usr/local/sbin/iopaint-restic")
-    host("systemd-run --quiet --unit=lost iopaint-backup")
-    host("until pgrep -f 'restic.* backup .*outputs/cpu'; do sleep 0.1; done; sleep 1")
+    host("systemd-run --quiet --collect --unit=lost iopaint-backup")
+    host("until pgrep -f '[r]estic.* backup .*outputs/cpu'; do sleep 0.1; done; sleep 1")
     store("systemctl kill -s KILL rest; sleep 3; systemctl restart rest")
     host(
-        "while systemctl --quiet is-active lost; do sleep 0.5; done; sed -i 's/--limit-upload=5000 //' /usr/local/sbin/iopaint-restic"
+        "while systemctl --quiet is-active lost; do sleep 0.5; done;"
+        "sed -i 's/--limit-upload=5000 //' /usr/local/sbin/iopaint-restic"
     )
     assert json.loads(host("cat /var/lib/iopaint-backup/last.json"))["ok"]
     host(f"rm {OUTPUTS}/large.png")

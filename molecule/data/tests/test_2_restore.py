@@ -84,7 +84,8 @@ def test_what_does_not_serve_is_put_back_with_what_was_saved_meanwhile(host):
     container = "iopaint-cpu-iopaint-cpu-1"
     host.shell.check_output(
         "systemd-run --quiet --collect sh -c %s",
-        f"until test -e {DATA}/.restore-models/models -a -e {OUTPUTS}/3.png; do sleep 0.05; done; echo saved > {OUTPUTS}/saved.png;"
+        f"until test -e {DATA}/.restore-models/models -a -e {OUTPUTS}/3.png; do sleep 0.05; done;"
+        f"echo saved > {OUTPUTS}/saved.png;"
         f"while test -e {DATA}/.restore-models/models; do docker kill {container}; sleep 0.1; done",
     )
     run = play("playbooks/restore.yml", iopaint_start_timeout=10)
