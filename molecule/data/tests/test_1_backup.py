@@ -176,7 +176,7 @@ def test_a_killed_one_leaves_nothing_that_stops_the_next(host, victim):
     pattern = {"iopaint-backup": "[i]opaint-backup --inside", "restic": "^[r]estic .*outputs/cpu"}[victim]
     host(f"kill -9 $(pgrep -f -- '{pattern}')")
     host("sed -i 's/--limit-upload=3000 //' /usr/local/sbin/iopaint-restic")
-    host("while systemctl --quiet is-active victim; do sleep 0.2; done")
+    host("until test $(systemctl show --property=ActiveState --value victim) = inactive; do sleep 0.2; done")  # restic ends too
     assert host.backup()["ok"]
     assert host("grep -c iopaint-backup /proc/mounts || true") == "0"
     assert host("iopaint-restic list locks") == ""
