@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """A tree of data beside its replacement: compared, exchanged in one step, taken back.
 
-    models, .restore-models/models (its replacement), .former-models-20261124T031500Z (what was replaced)
+    models, .restore-models-1f0c22aa/models (its replacement), .former-models-20261124T031500Z (what was replaced)
 
 The container owns the tree, so nothing below it is reached by a path: folders are opened one by one, and no link is followed.
 """
@@ -94,12 +94,12 @@ def mark(status):
 class Tree:
     """One tree: where it is (the operator's links followed), and what lies beside it."""
 
-    def __init__(self, data, name):
-        """Take the data folder and the tree's name."""
+    def __init__(self, data, name, token=""):
+        """Take the data folder, the tree's name, and what tells this restore's folder from that of another restore."""
         self.name = name
         self.live = os.path.realpath(os.path.join(data, name))
         self.above, self.base = os.path.split(self.live)
-        self.ready = os.path.join(self.above, READY + self.base)
+        self.ready = os.path.join(self.above, f"{READY}{self.base}-{token}")
         self.stage = os.path.join(self.ready, name)
 
     def owner_above(self, user):
@@ -211,8 +211,14 @@ class Tree:
         return former
 
     def drop(self):
-        """Remove the replacement's folder; by rm, as folders may lie deeper in each other than Python recurses."""
-        subprocess.run(["rm", "-rf", "--", self.ready], check=True)
+        """Remove the replacement's folder; by rm, as folders may lie deeper in each other than Python recurses.
+
+        It is renamed first: a restic whose play was killed may still be at work, and finds none of its paths then.
+        """
+        gone = f"{self.ready}.gone"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.ready, gone)
+        subprocess.run(["rm", "-rf", "--", gone], check=True)
 
     def prune(self):
         """Remove of the previous tree what the tree has as well, the same file; return whether anything is left of it."""

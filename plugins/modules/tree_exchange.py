@@ -120,16 +120,19 @@ back:
   returned: with O(state=back)
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import pwd
+import secrets
 import subprocess
 from collections import Counter
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
-from ansible_collections.iopaint.fleet.plugins.module_utils.exchange import NEWER, RECORD, TREE, Tree
+from ansible_collections.iopaint.fleet.plugins.module_utils.exchange import NEWER, RECORD, TREE, Tree, opened
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
 
 SLACK = 16 << 20
@@ -179,7 +182,16 @@ class Steps:
 
     def trees(self, record):
         """Return the trees of a record, with its entry of each."""
-        return [(Tree(self.data, entry["tree"]), entry) for entry in record["trees"]]
+        return [(Tree(self.data, entry["tree"], record["token"]), entry) for entry in record["trees"]]
+
+    @contextlib.contextmanager
+    def alone(self):
+        """Wait for a module that outlives its play, where the file system has locks."""
+        with opened(self.data) as folder:
+            if folder is not None:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
 
     def running(self, changed):
         """Return the instances that have a release, and those of them that use one of the trees."""
@@ -221,13 +233,13 @@ class Steps:
 
     def staged(self):
         """Prepare a folder beside each tree."""
-        stager, trees, needed = pwd.getpwnam(self.params["stager"]), [], {}
+        stager, token, trees, needed = pwd.getpwnam(self.params["stager"]), secrets.token_hex(4), [], {}
         for entry in self.params["trees"]:
             if not TREE.fullmatch(entry["tree"]):
                 raise RestoreError(
                     f"The snapshot {entry['id']} is of {entry['tree']}, which is neither models nor outputs of an instance."
                 )
-            tree = Tree(self.data, entry["tree"])
+            tree = Tree(self.data, entry["tree"], token)
             owned = tree.owner_above(self.params["user"])
             if owned:
                 raise RestoreError(
@@ -250,9 +262,8 @@ class Steps:
                     f"The restore takes {size / 1e9:.2f} GB in {folder} (iopaint_data_dir), and {free / 1e9:.2f} GB are free "
                     "there. Free some."
                 )
-        self.note({"trees": [entry for _tree, entry in trees]})
+        self.note({"token": token, "trees": [entry for _tree, entry in trees]})
         for tree, _entry in trees:
-            tree.drop()
             os.mkdir(tree.ready, 0o700)
             os.chown(tree.ready, stager.pw_uid, stager.pw_gid)
         return {"changed": False, "trees": [entry for _tree, entry in trees]}
@@ -351,7 +362,8 @@ def main():
         module.exit_json(changed=False)
     steps = Steps(module)
     try:
-        result = getattr(steps, state)()
+        with steps.alone():
+            result = getattr(steps, state)()
     except (RestoreError, OSError, KeyError, subprocess.CalledProcessError) as error:
         module.fail_json(msg=str(error))
     lines = [f"{path} ({what})".encode("utf-8", "replace").decode() + "\n" for path, what in sorted(steps.lines)[:SHOWN]]

@@ -2,6 +2,7 @@
 """Trees exchanged for what was restored beside them: compared, exchanged in one step, put back, repaired after any kill."""
 
 import errno
+import fcntl
 import json
 import os
 import pwd
@@ -267,7 +268,7 @@ def test_a_dry_run_compares_and_leaves_nothing(run, staged, data):
 
 
 @pytest.mark.parametrize("can_exchange", [True, False])
-@pytest.mark.parametrize("call", range(1, 22))
+@pytest.mark.parametrize("call", range(1, 26))
 def test_a_play_that_is_killed_at_any_point_is_repaired(run, through, staged, data, monkeypatch, call, can_exchange):
     """The process ends before each rename, link and removal in turn. Then a picture is saved, and the next restore ends well."""
     (data / "models/torch/lama.pt").write_text("damaged")
@@ -308,6 +309,30 @@ def test_a_play_that_is_killed_at_any_point_is_repaired(run, through, staged, da
     assert [content(path)["torch/lama.pt"] for path in former] == ["damaged"]
     assert {*map(str, kept["former"])} <= {str(path.parent / path.name) for path in [*former, *(data / "outputs").iterdir()]}
     assert run("repaired") == {**run("repaired"), "changed": False, "former": []}
+
+
+def test_a_restic_of_a_killed_play_cannot_add_to_the_next_restore(run, staged, data):
+    """It goes on by the paths that it was given, which are no more."""
+    first = staged("models")["trees"][0]["ready"]
+    second = staged("models")["trees"][0]["ready"]
+    assert first != second
+    assert not os.path.exists(os.path.dirname(first + "/models"))
+    assert run("compared")["counts"] == {"models": {}}
+
+
+def test_a_module_that_outlives_its_play_is_waited_for(run, staged, data):
+    staged("models")
+    with exchange.opened(str(data)) as folder:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        child = os.fork()
+        if child == 0:
+            os.close(folder)
+            run("repaired")
+            os._exit(0)
+        time.sleep(0.5)
+        assert (data / exchange.RECORD).exists()
+    os.waitpid(child, 0)
+    assert not (data / exchange.RECORD).exists()
 
 
 def test_what_a_killed_play_left_is_named_to_the_next(run, staged, data, tmp_path):
@@ -398,7 +423,7 @@ def test_a_record_that_cannot_be_read_is_named(run, data):
 def test_what_is_neither_file_folder_nor_link_is_not_restored(run, staged, data, tmp_path):
     os.mkfifo(tmp_path / "fifo")
     staged()
-    os.mkfifo(data / ".restore-models/models/fifo")
+    os.mkfifo(next(data.glob(".restore-models-*/models")) / "fifo")
     assert run("compared")["counts"]["models"] == {}
 
 

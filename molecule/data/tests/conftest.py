@@ -27,6 +27,14 @@ OUTPUTS = f"{DATA}/outputs/cpu"
 MODEL = "models/torch/hub/checkpoints/big-lama.pt"
 SUMS = "cd {} && find . -type f -not -path '*/.*' -exec sha256sum {{}} + | sort -k2"
 KEY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "backup.key"
+NEST = "import os; os.mkdir('deep'); os.chdir('deep'); [(os.mkdir('d'), os.chdir('d')) for _ in range(2500)]"
+HOSTILE = {
+    "#1.png": "r",
+    ";x": "s",
+    "new\nline.png": "t",
+    " a $HOME *.png ": "u",
+    "-rf": "w",
+}
 
 
 class Host(hosts.Host):

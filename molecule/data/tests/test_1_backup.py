@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from conftest import FOLDER, KEY, MODEL, NAME, OUTPUTS, REST, SSH
+from conftest import FOLDER, HOSTILE, KEY, MODEL, NAME, NEST, OUTPUTS, REST, SSH
 from play import deployed, play
 
 # As IOPaint saves: a file is opened, written in pieces and closed. One stays open for as long as the backup may wait, and longer.
@@ -25,14 +25,6 @@ library, end = ctypes.CDLL(None), time.time() + 300
 while time.time() < end and not os.path.exists("stop"):
     library.renameat2(-100, b"real", -100, b"link", 2)
 """
-NEST = "import os; os.mkdir('deep'); os.chdir('deep'); [(os.mkdir('d'), os.chdir('d')) for _ in range(2500)]"
-HOSTILE = {
-    "#1.png": "r",
-    ";x": "s",
-    "new\nline.png": "t",
-    " a $HOME *.png ": "u",
-    "-rf": "w",
-}
 
 
 @pytest.fixture(scope="module")

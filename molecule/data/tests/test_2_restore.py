@@ -1,11 +1,15 @@
 """Restores: proven, whole or not at all, and never at the cost of what is newer."""
 
 import re
+import textwrap
+from pathlib import Path
 
 import pytest
-from conftest import DATA, FOLDER, MODEL, NAME, OUTPUTS, REST, SSH, Killed
-from play import deployed, play
+from conftest import DATA, FOLDER, HOSTILE, MODEL, NAME, NEST, OUTPUTS, REST, SSH, Killed
+from play import ROOT, deployed, play
 
+CONTAINER = "iopaint-cpu-iopaint-cpu-1"
+DISK = "/mnt/disk"
 LEFT = f"ls -A {DATA} {DATA}/outputs | grep '^[.]' || true"
 
 
@@ -21,7 +25,7 @@ def test_a_host_whose_data_is_gone_has_it_again(host, way):
     """Without its key too, which the control node has."""
     assert play("playbooks/backup.yml", **way).rc == 0
     before = host.sums()
-    host(f"docker stop iopaint-cpu-iopaint-cpu-1 && rm -rf {DATA} /etc/iopaint-backup /var/lib/iopaint-backup")
+    host(f"docker stop {CONTAINER} && rm -rf {DATA} /etc/iopaint-backup /var/lib/iopaint-backup")
     run = play("playbooks/restore.yml", **way)
     assert is_proven(run)
     assert host.sums() == before
@@ -29,11 +33,74 @@ def test_a_host_whose_data_is_gone_has_it_again(host, way):
     assert host(f"stat -c %a {OUTPUTS}/1.png") == "600"
     assert host(f"readlink {DATA}/models/lama.pt") == "torch/hub/checkpoints/big-lama.pt"
     # what the container sees and writes to is the restored folder
-    host("docker exec iopaint-cpu-iopaint-cpu-1 sh -c 'cat /app/outputs/1.png && echo x > /app/outputs/after.png'")
+    host(f"docker exec {CONTAINER} sh -c 'cat /app/outputs/1.png && echo x > /app/outputs/after.png'")
     assert host(f"cat {OUTPUTS}/after.png && rm {OUTPUTS}/after.png") == "x"
     assert host.audit()[-1]["action"] == "restored"
     assert host(LEFT) == ""
     print(f"a restore of 40 MB took {run.seconds:.1f} s")
+
+
+def test_pictures_of_any_name_come_back(host):
+    """What a backup leaves out is named, and hinders no restore."""
+    for name, text in HOSTILE.items():
+        host.shell.check_output("printf %s > %s", text, f"{OUTPUTS}/{name}")  # quoted by testinfra
+    host.as_container(f'python3 -c "{NEST}"; mkfifo fifo; truncate -s 8T sparse.png; printf v > $(printf "bad\\377.png")')
+    run = play("playbooks/backup.yml")
+    assert run.rc == 2, run.output
+    assert run.says("LEFT OUT. The rest is backed up"), run.output
+    host(f"find {OUTPUTS} -mindepth 1 -delete")
+    run = play("playbooks/restore.yml")
+    assert is_proven(run)
+    for name, text in HOSTILE.items():
+        assert host.shell.check_output("cat %s", f"{OUTPUTS}/{name}") == text
+    assert host(f"cd {OUTPUTS} && cat bad*.png && find deep | wc -l && ls fifo sparse.png 2>/dev/null || true") == "v99"
+    host(f"find {OUTPUTS} -mindepth 1 -not -path '*/folder*' -not -name '[123].png' -delete")
+    assert host(LEFT) == ""
+
+
+@pytest.fixture
+def disk(host):
+    """The outputs are a link to another disk, a small one."""
+    host(f"mkdir -p {DISK} && mount -t tmpfs -o size=60m disk {DISK}")
+    host(f"docker stop {CONTAINER} && mv {OUTPUTS} {DISK}/pictures && ln -s {DISK}/pictures {OUTPUTS}")
+    host(f"docker start {CONTAINER}")
+    yield
+    host(f"docker stop {CONTAINER} && rm {OUTPUTS} && mv {DISK}/pictures {OUTPUTS} && docker start {CONTAINER}")
+    host(f"umount {DISK}")
+
+
+def test_outputs_on_another_disk_are_exchanged_there(host, disk):
+    assert play("playbooks/backup.yml").rc == 0
+    before = host.sums(f"{DISK}/pictures")
+    host(f"rm {OUTPUTS}/1.png; echo new > {OUTPUTS}/new.png")
+    run = play("playbooks/restore.yml", iopaint_restore_delete=True)
+    assert is_proven(run)
+    assert host.sums(f"{DISK}/pictures") == before
+    assert host(f"readlink {OUTPUTS}; docker exec {CONTAINER} cat /app/outputs/1.png") == f"{DISK}/pictures\npicture 1"
+    assert host(f"cat {DISK}/.former-pictures-*/new.png") == "new"
+    host(f"rm -r {DISK}/.former-*")
+
+
+def test_a_disk_that_is_full_or_fills_up_is_named_and_nothing_is_restored(host, disk):
+    host(f"head -c 20000000 /dev/urandom > {OUTPUTS}/large.png")
+    assert play("playbooks/backup.yml").rc == 0
+    host(f"rm {OUTPUTS}/large.png; fallocate -l 30M {DISK}/full")
+    before = host.state()
+    run = play("playbooks/restore.yml")
+    assert run.rc == 2, run.output
+    assert run.says(f"The restore takes 0.04 GB in {DISK} (iopaint_data_dir)", "free there. Free some."), run.output
+    assert host.state() == before
+    host(f"rm {DISK}/full")
+    host.shell.check_output(
+        "systemd-run --quiet --collect sh -c %s",
+        f"until test -e {DISK}/.restore-pictures-*; do sleep 0.05; done; cat /dev/zero > {DISK}/full",
+    )
+    run = play("playbooks/restore.yml", iopaint_backup_restic_options=["--limit-download=4000"])
+    assert run.rc == 2, run.output
+    assert run.says("Nothing was restored", "There is no room left"), run.output
+    assert host.state() == before
+    assert host(f"ls -A {DISK}; {LEFT}") == "full\npictures"
+    host(f"rm {DISK}/full")
 
 
 def test_the_same_again_changes_nothing(host):
@@ -81,12 +148,11 @@ def test_what_does_not_serve_is_put_back_with_what_was_saved_meanwhile(host):
     """The instance is killed as soon as it runs with the restored data, and somebody saves a picture."""
     host(f"echo the previous > {DATA}/{MODEL}; rm {OUTPUTS}/3.png")
     before = host.sums()
-    container = "iopaint-cpu-iopaint-cpu-1"
     host.shell.check_output(
         "systemd-run --quiet --collect sh -c %s",
-        f"until test -e {DATA}/.restore-models/models -a -e {OUTPUTS}/3.png; do sleep 0.05; done;"
+        f"until test -e {DATA}/.restore-models-*/models -a -e {OUTPUTS}/3.png; do sleep 0.05; done;"
         f"echo saved > {OUTPUTS}/saved.png;"
-        f"while test -e {DATA}/.restore-models/models; do docker kill {container}; sleep 0.1; done",
+        f"while test -e {DATA}/.restore-models-*/models; do docker kill {CONTAINER}; sleep 0.1; done",
     )
     run = play("playbooks/restore.yml", iopaint_start_timeout=10)
     assert run.rc == 2, run.output
@@ -116,6 +182,37 @@ def test_the_control_node_is_lost_and_every_play_cleans_up(host):
     assert host(LEFT) == ""
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        "Restore the snapshots into them",
+        "Compare them with the data",
+        "Stop each instance that uses the data",
+        "Exchange the folders",
+        "Keep the files that were replaced",
+    ],
+)
+def test_a_play_that_is_killed_leaves_what_the_next_restore_makes_whole(host, task):
+    """With a picture that somebody saves between the two. Of the first step a restic is left over, which must not disturb."""
+    wanted = host.sums()
+    host(f"echo damaged > {DATA}/{MODEL}; rm {OUTPUTS}/1.png")
+    Killed("playbooks/restore.yml", task, iopaint_backup_restic_options=["--limit-download=4000"])
+    host.as_container("echo saved > saved.png")
+    run = play("playbooks/restore.yml", iopaint_restore_keep_former=False)
+    assert is_proven(run)
+    assert host(f"cat {OUTPUTS}/saved.png; rm {OUTPUTS}/saved.png; rm -rf {DATA}/.former-* {DATA}/outputs/.former-*") == "saved"
+    assert host.sums() == wanted
+    assert host(LEFT) == ""
+
+
+def test_a_wrong_key_is_named(host):
+    before = host.state()
+    run = play("playbooks/restore.yml", iopaint_backup_key="wrong")
+    assert run.rc == 2, run.output
+    assert run.says("The key is not that of the repository: set iopaint_backup_key"), run.output
+    assert host.state() == before
+
+
 def test_the_data_of_another_host(host):
     host('sed -i \'s/"host": "[^"]*"/"host": "lost"/\' /etc/iopaint-backup/config.json')
     wanted = host.sums()
@@ -135,6 +232,30 @@ def test_an_unknown_snapshot_is_answered_with_what_there_is(host):
     assert run.rc == 2, run.output
     assert run.says("There is no backup yesterday (iopaint_restore_snapshot)", "outputs/cpu ("), run.output
     assert host.state() == before
+
+
+def test_a_backup_of_an_earlier_release_is_added_and_restored(host):
+    """By the commands of docs/backup.md, on what the form by rsync looked like."""
+    block = next(
+        text for text in (ROOT / "docs" / "backup.md").read_text().split("\n\n") if "manifest.json" in text and "cd /" in text
+    )
+    commands = textwrap.dedent(block).replace("gpu-01.example.com", NAME)
+    folder = commands.split()[1]
+    host(
+        f"mkdir -p {folder} && cd {folder} && cp -a {DATA}/models {DATA}/outputs . && echo older > outputs/cpu/older.png;"
+        "apt-get install -y --no-install-recommends jq >/dev/null;"
+        "find * -type f -exec sha256sum {} + | jq -Rn "
+        "'{entries: [inputs | capture(\"(?<sha256>\\\\w+)  (?<path>.*)\")]}' > ../manifest; mv ../manifest manifest.json"
+    )
+    host(commands)
+    run = play("playbooks/restore.yml", iopaint_restore_snapshot=Path(folder).name)
+    assert is_proven(run)
+    assert host(f"cat {OUTPUTS}/older.png; rm {OUTPUTS}/older.png") == "older"
+    host(f"echo damaged > {folder}/models/lama.pt")
+    before = host.snapshots()
+    assert "FAILED" in host.shell.run(commands).stdout
+    assert host.snapshots() == before
+    host(f"rm -r {FOLDER}/{NAME}")
 
 
 # Last, as it damages the repository.
