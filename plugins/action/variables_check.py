@@ -42,7 +42,21 @@ WORDS = (
     ((int, float), "a number"),
     (type(None), "empty"),
 )
-OF_MANY_LINES = ("docker_upstream_key", "docker_registry_cas", "iopaint_image_git_known_hosts")  # keys and certificates
+OF_MANY_LINES = (  # keys and certificates, for a file each
+    "docker_upstream_key",
+    "docker_registry_cas",
+    "iopaint_image_git_known_hosts",
+    "iopaint_backup_ssh_key",
+)
+REPLACED = {  # by what; a setting that no longer counts must not be passed over in silence
+    "iopaint_backup_target": "iopaint_backup_repository",
+    "iopaint_backup_keep": "iopaint_backup_keep_daily, iopaint_backup_keep_weekly and iopaint_backup_keep_monthly",
+    "iopaint_backup_mounted": "iopaint_backup_mount",
+    "iopaint_backup_ssh": "iopaint_backup_ssh_key and iopaint_backup_ssh_known_hosts",
+    "iopaint_backup_password": "iopaint_backup_environment",
+    "iopaint_backup_rsync_options": "iopaint_backup_restic_options",
+    "iopaint_restore_from": "iopaint_restore_snapshot",
+}
 
 
 @cache
@@ -173,7 +187,10 @@ class ActionModule(ActionBase):
                 found.append(f"{name} is empty, accepted: {kind} (without the line: {option.get('default')!r})")
             else:
                 found += problems(name, value, option)
-        found += misspelt(list(task_vars), [name for role in every_role for name in specification(role)])
+        found += [f"{old} was replaced by {new}" for old, new in REPLACED.items() if old in task_vars]
+        found += misspelt(
+            [name for name in task_vars if name not in REPLACED], [name for role in every_role for name in specification(role)]
+        )
         result.update(changed=False, problems=found)
         if found:
             result.update(failed=True, msg="Nothing was changed. " + "; ".join(found) + ".")

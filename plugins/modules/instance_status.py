@@ -25,6 +25,10 @@ options:
     description: The file that is the host's lock.
     type: path
     default: /run/iopaint/lock
+  backup:
+    description: The file that keeps the result of the last backup.
+    type: path
+    default: /var/lib/iopaint-backup/last.json
   instances:
     description:
       - What the host is to run, C(name), C(variant) and C(devices) each.
@@ -92,6 +96,14 @@ lock:
   description: What the lock says; null where the host is not locked.
   type: dict
   returned: with RV(state=ok)
+backup:
+  description: C(time), C(ok), C(reason) and C(scheduled) of the last backup; null where there was none.
+  type: dict
+  returned: with RV(state=ok)
+restore:
+  description: Whether a restore was interrupted, or is at work.
+  type: bool
+  returned: with RV(state=ok)
 """
 
 import os
@@ -99,6 +111,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, foreign, gpu, lock, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
+from ansible_collections.iopaint.fleet.plugins.module_utils.exchange import RECORD
 
 ZERO_TIME = "0001-01-01"  # what the engine says of a container that was never started
 
@@ -218,6 +231,16 @@ class Look:
             "advice": gpu.ADVICE[problem],
         }
 
+    def backup(self):
+        """Return what is told of the last backup, None where there was none."""
+        try:
+            result = foreign.parse_json(foreign.read_text(self.params["backup"]), dict)
+            return {key: result[key] for key in ("time", "ok", "reason", "scheduled")}
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError):
+            return {"time": None, "ok": False, "reason": f"{self.params['backup']} can't be read.", "scheduled": None}
+
     def disks(self, engine):
         """Return room and size of the file systems that fill up."""
         found = []
@@ -270,6 +293,7 @@ def main():
             "dir": {"type": "path", "required": True},
             "data_dir": {"type": "path", "required": True},
             "lock": {"type": "path", "default": lock.PATH},
+            "backup": {"type": "path", "default": "/var/lib/iopaint-backup/last.json"},
             "instances": {"type": "list", "elements": "dict", "default": []},
             "timeout": {"type": "int", "default": 20},
         },
@@ -287,6 +311,8 @@ def main():
             gpu=look.gpus(),
             disks=look.disks(engine),
             lock=lock.read(module.params["lock"]),
+            backup=look.backup(),
+            restore=os.path.lexists(os.path.join(module.params["data_dir"], RECORD)),
         )
     except OSError as error:
         module.fail_json(msg=f"The host could not be looked at: {error}")

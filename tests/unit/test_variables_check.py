@@ -289,6 +289,10 @@ def test_roles_are_wanted_by_a_name_that_is_there(roles):
     assert "must be one or more of: docker, iopaint. Got no match for: iopant" in str(error.value)
 
 
+def test_a_variable_of_an_older_release_is_refused_with_the_new_one():
+    assert run([], iopaint_backup_target="nas:/x") == ["iopaint_backup_target was replaced by iopaint_backup_repository"]
+
+
 def test_the_collection_s_own_facts_and_registers_are_no_misspelt_names():
     """What a role sets is a variable of the host in the next play."""
     texts = [path.read_text() for path in [*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("playbooks/*.yml")]]
