@@ -259,8 +259,7 @@ class Steps:
             free = status.f_bavail * status.f_frsize
             if free < size:
                 raise RestoreError(
-                    f"The restore takes {size / 1e9:.2f} GB in {folder} (iopaint_data_dir), and {free / 1e9:.2f} GB are free "
-                    "there. Free some."
+                    f"The restore takes {size / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free there. Free some."
                 )
         self.note({"token": token, "trees": [entry for _tree, entry in trees]})
         for tree, _entry in trees:
@@ -274,9 +273,7 @@ class Steps:
         counts, differ = {}, []
         for tree, entry in self.trees(record):
             if not os.path.isdir(tree.stage):
-                raise RestoreError(
-                    f"The snapshot {entry['id']} has no folder {tree.name}. Choose another one (iopaint_restore_snapshot)."
-                )
+                raise RestoreError(f"The snapshot {entry['id']} has no folder {tree.name}. Choose another snapshot.")
             tree.settle(self.params["user"])
             found = tree.compare(entry["time_ns"], self.params["delete"], not dry)
             counts[tree.name] = dict(Counter(found.values()))

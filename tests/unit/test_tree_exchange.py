@@ -399,7 +399,7 @@ def test_other_folders_are_refused(run, tree):
 
 def test_the_room_is_looked_at_first(run, data):
     message = run("staged", failed=True, trees=[{**entry("models"), "size": 1 << 60}])["msg"]
-    assert f"GB in {data} (iopaint_data_dir)" in message
+    assert f"GB in {data}, and" in message
     assert beside(data) == []
 
 
