@@ -152,7 +152,6 @@ pruned:
 
 import time
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, foreign, network, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.images import (
@@ -164,6 +163,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.images import (
     repositories,
     repository,
 )
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 PROOF = ("model", "latency_ms", "pixels")
 
@@ -686,7 +686,7 @@ class Steps:
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "state": {"type": "str", "choices": ["prepared", "switched", "kept", "back", "listed"], "required": True},
             "dir": {"type": "path", "required": True},
@@ -701,13 +701,13 @@ def main():
             "audit": {"type": "path", "default": audit.LOG},
         },
         supports_check_mode=True,
-        no_log=True,  # no options in the host's log: they may be secret
     )
     state = module.params["state"]
     for item in module.params["instances"]:
-        secrets = [str(value) for name, value in (item.get("environment") or {}).items() if releases.SECRET.search(name)]
+        environment = {name: str(value) for name, value in (item.get("environment") or {}).items() if value != "***"}
+        network.keep_secret(module, [environment])
         contents = [file["content"] for file in item.get("files", []) if isinstance(file, dict) and file.get("secret")]
-        module.no_log_values.update(value for value in [*secrets, *contents] if value and value != "***")
+        module.no_log_values.update(filter(None, contents))
     steps = Steps(module)
     result = {"changed": False}
     try:

@@ -105,10 +105,10 @@ import re
 import shutil
 import tempfile
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
 from ansible_collections.iopaint.fleet.plugins.module_utils.git_output import explain
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.source import FOLDERS, pointers
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
@@ -464,7 +464,7 @@ def secret_folder(dest):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "repo": {"type": "str", "required": True},
             "dest": {"type": "path", "required": True},
@@ -477,7 +477,6 @@ def main():
             "known_hosts": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
-        no_log=True,  # the host's journal is told nothing: proxy may hold a password
     )
     keep_secret(module, [module.params["proxy"]])
     above = os.path.dirname(os.path.realpath(module.params["dest"]))
