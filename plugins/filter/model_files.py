@@ -53,8 +53,8 @@ def model_files(models):
     """Return one dict with name, url, checksum and path for each model; raise AnsibleFilterError on what can't be completed."""
     files = []
     for index, model in enumerate(models):
-        if not isinstance(model, dict) or "name" not in model or set(model) - KEYS:
-            raise AnsibleFilterError(f"iopaint_models[{index}]: {model!r} must be a dict of name, url, checksum and path.")
+        if not isinstance(model, dict) or "name" not in model or set(model) - KEYS:  # what it holds may be a secret
+            raise AnsibleFilterError(f"iopaint_models[{index}] must be a dictionary of name, url, checksum and path.")
         entry = {key: value for key, value in model.items() if value is not None}
         if isinstance(model["name"], str) and model["name"] in KNOWN:
             place, md5 = KNOWN[model["name"]]

@@ -79,10 +79,11 @@ built:
 
 import os
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import bundle, weights
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 NOTHING = "Nothing was loaded, and nothing that runs was touched."
 
@@ -205,7 +206,7 @@ class Load:
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "path": {"type": "path"},
             "checksum": {"type": "str", "default": ""},
@@ -218,6 +219,7 @@ def main():
         },
         supports_check_mode=True,
     )
+    keep_secret(module, module.params["models"])
     try:
         bundle.check_manifest(module.params["images"], module.params["held"])
         bundle.check_models(module.params["models"], named(module, "models"))

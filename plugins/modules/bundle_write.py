@@ -82,12 +82,13 @@ import os
 import tempfile
 import time
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import bundle, weights
 from ansible_collections.iopaint.fleet.plugins.module_utils.checksums import Checked
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 LABELS = {"revision": "org.opencontainers.image.revision", "recipe": "io.iopaint.fleet.recipe"}
 
@@ -165,7 +166,7 @@ def write(module, docker, manifest, path, compression):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "dir": {"type": "path", "required": True},
             "images": {"type": "dict", "required": True},
@@ -177,6 +178,7 @@ def main():
         },
         supports_check_mode=True,
     )
+    keep_secret(module, module.params["models"])
     docker, compression = Docker(module), module.params["compression"]
     if compression == "auto":
         compression = "zstd" if module.get_bin_path("zstd") else "gzip"

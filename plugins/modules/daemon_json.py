@@ -11,7 +11,9 @@ description:
   - Merges wanted keys into the Docker Engine's configuration file, deep and key by key. Everything else stays letter by
     letter as it was, the order of keys, the spelling of numbers and the layout included.
   - Refuses, before anything is written, what the engine cannot read and what would keep it from starting.
-  - If an address in the file has a password, that of a proxy for example, the file and its copies become readable for root alone.
+  - If the file holds a secret, the file and its copies become readable for root alone, and no output shows it. Secrets are
+    users and passwords in addresses, those of a proxy for example, and texts below a key whose name has C(key), C(token),
+    C(secret) or C(password).
   - Says whether the engine has to be reloaded or restarted to take up what changed, and does neither.
 options:
   path:
@@ -67,7 +69,7 @@ attributes:
     description: Reports what would change, and lets O(validate) judge it where that command is installed.
     support: full
   diff_mode:
-    description: Shows the whole file before and after. Set C(diff) to V(false) on the task if the file holds secrets.
+    description: Shows the whole file before and after, without secrets.
     support: full
 author:
   - iopaint.fleet contributors (@iopaint)
@@ -153,7 +155,8 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.daemon_json import (
     parse_flags,
 )
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
-from ansible_collections.iopaint.fleet.plugins.module_utils.network import secrets
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret, secrets
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 PRIVATE = 0o600
 
@@ -217,9 +220,17 @@ def validate(module: AnsibleModule, candidate: str) -> None:
         raise ConfigError(f"{command[0]} refuses the new content: {words.rstrip('.')}. {advice}")
 
 
+def content(text: str) -> dict | str:
+    """Return what the text of a file holds, or the text itself where it can't be read."""
+    try:
+        return document(text)
+    except ConfigError:
+        return text
+
+
 def secret(text: str) -> bool:
-    """Return whether an address in the text has a user or a password."""
-    return bool(secrets([text]))
+    """Return whether the text of a file holds a secret."""
+    return bool(secrets([content(text)]))
 
 
 def exposed(path: str) -> list[str]:
@@ -258,6 +269,7 @@ def run(module: AnsibleModule) -> dict:
     path = module.params["path"]
     target = os.path.realpath(path)
     before = read(target)
+    keep_secret(module, [content(before)])
     after = merge(before, module.params["settings"], module.params["absent"], module.params["lists"])
     options = document(after)
     check(options, unit_flags(module, target))
@@ -281,7 +293,7 @@ def run(module: AnsibleModule) -> dict:
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "path": {"type": "path", "default": "/etc/docker/daemon.json"},
             "settings": {"type": "dict", "default": {}},
@@ -293,6 +305,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    keep_secret(module, [module.params["settings"]])
     try:
         module.exit_json(**run(module))
     except ConfigError as error:

@@ -92,13 +92,13 @@ reason:
 import os
 import tempfile
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import archives
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import write
 from ansible_collections.iopaint.fleet.plugins.module_utils.images import recorded_base
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 # As Debian's own slim images: no recommended packages, no documentation but the licences, no translations.
 SLIM = [
@@ -200,7 +200,7 @@ def load(module, docker, name):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "name": {"type": "str", "required": True},
             "source": {"type": "str", "choices": ["auto", "pull", "bootstrap"], "default": "auto"},
@@ -213,7 +213,6 @@ def main():
             "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
-        no_log=True,  # the host's journal is told nothing: mirror and proxies may hold passwords
     )
     keep_secret(module, [module.params["mirror"], *module.params["proxies"].values()])
     name, source = module.params["name"], module.params["source"]

@@ -186,11 +186,11 @@ import re
 import time
 import zipfile
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.build_log import BuildLog
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment, network_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret, masked
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
 # Parts of the recipe that an image is not made of.
@@ -312,7 +312,7 @@ def bake(module, docker, immutable, digest):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "build": {"type": "bool", "default": True},
             "timeout": {"type": "int", "default": 10800},
@@ -335,7 +335,6 @@ def main():
             "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
-        no_log=True,  # the host's journal is told nothing: network may hold passwords
     )
     params = module.params
     keep_secret(module, params["network"].values())

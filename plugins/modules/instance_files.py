@@ -85,9 +85,9 @@ import os
 import re
 import stat
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import files
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 
 def read(folder, name):
@@ -164,13 +164,12 @@ def main():
         "mode": {"type": "str"},
         "files": {"type": "list", "elements": "dict", "default": [], "options": file},
     }
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "folders": {"type": "list", "elements": "dict", "required": True, "options": folder},
             "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
-        no_log=True,  # no contents in the host's log
     )
     items = [item for wanted in module.params["folders"] for item in wanted["files"]]
     module.no_log_values.update(item["content"] for item in items if item["secret"] and item["content"])

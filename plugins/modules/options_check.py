@@ -55,10 +55,11 @@ problems:
 import os
 import secrets
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.images import USER
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 WRONG_OPTIONS = os.EX_USAGE
 PREFIX = "entrypoint: "
@@ -110,7 +111,7 @@ def ask_image(module, docker, instance):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "instances": {"type": "list", "elements": "dict", "required": True},
             "entrypoint": {"type": "path"},
@@ -119,8 +120,8 @@ def main():
         },
         required_together=[("entrypoint", "source")],
         supports_check_mode=True,
-        no_log=True,  # no options in the host's log: they may be secret
     )
+    keep_secret(module, module.params["instances"])
     keys = ["name", "environment"] + ([] if module.params["source"] else ["image"])
     for index, instance in enumerate(module.params["instances"]):
         missing = [key for key in keys if instance.get(key) is None]

@@ -106,11 +106,11 @@ import re
 import shutil
 import tempfile
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
 from ansible_collections.iopaint.fleet.plugins.module_utils.git_output import OPTIONS, explain, is_explained
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.source import FOLDERS, pointers
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
@@ -467,7 +467,7 @@ def secret_folder(dest):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "repo": {"type": "str", "required": True},
             "dest": {"type": "path", "required": True},
@@ -481,7 +481,6 @@ def main():
             "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
-        no_log=True,  # the host's journal is told nothing: proxy may hold a password
     )
     keep_secret(module, [module.params["proxy"]])
     above = os.path.dirname(os.path.realpath(module.params["dest"]))

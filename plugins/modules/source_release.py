@@ -66,10 +66,10 @@ import os
 import shutil
 import stat
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment, network_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
 
@@ -97,7 +97,7 @@ def put(stage, dest):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "recipe": {"type": "path", "required": True},
             "dest": {"type": "path", "required": True},
@@ -109,7 +109,6 @@ def main():
             "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
-        no_log=True,  # the host's journal is told nothing: network may hold passwords
     )
     params = module.params
     keep_secret(module, params["network"].values())
