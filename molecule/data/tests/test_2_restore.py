@@ -207,12 +207,15 @@ def test_a_play_that_is_killed_leaves_what_the_next_restore_makes_whole(host, ta
     assert host(LEFT) == ""
 
 
-def test_a_wrong_key_is_named(host):
+def test_a_wrong_key_is_named_and_does_not_stop_scheduled_backups(host):
     before = host.state()
     run = play("playbooks/restore.yml", iopaint_backup_key="wrong")
     assert run.rc == 2, run.output
-    assert run.says("The key is not that of the repository: set iopaint_backup_key"), run.output
+    assert run.says("The key is not that of the repository: set iopaint_backup_key", "The host keeps the key that it had."), (
+        run.output
+    )
     assert host.state() == before
+    assert host.backup()["ok"]
 
 
 def test_the_data_of_another_host(host):
