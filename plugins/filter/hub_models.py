@@ -60,7 +60,9 @@ def hub_models(models):
             raise AnsibleFilterError(f"{where}: {', '.join(more)} can't go with hub; a repository has {', '.join(sorted(KEYS))}.")
         entry = {"revision": "main", "files": [], "variant": "", **given}
         if not REPOSITORY.fullmatch(str(entry["hub"])):
-            raise AnsibleFilterError(f"{where}: hub {entry['hub']!r} must be OWNER/NAME, as the hub's page of the model shows it.")
+            raise AnsibleFilterError(
+                f"{where}: hub {entry['hub']!r} must be OWNER/NAME, as the hub's page of the model shows it."
+            )
         for key in ("revision", "variant"):
             if entry[key] and not (isinstance(entry[key], str) and WORD.fullmatch(entry[key])):
                 raise AnsibleFilterError(f"{where}: {key} {entry[key]!r} must be one word in quotes, as 'main' or 'fp16'.")

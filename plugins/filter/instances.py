@@ -142,9 +142,9 @@ def complete(entry, where, defaults, models, repositories):
         raise AnsibleFilterError(f"{where}: options has {', '.join(odd)}; names have letters, digits and underscores.")
     environment = {f"IOPAINT_{name.upper()}": text(value) for name, value in options.items() if value is not None}
     cpu_allowed = environment.get("IOPAINT_FLEET_REQUIRE_GPU", "true").lower() in OFF
-    writable = instance.get("models_writable")
+    online, writable = instance.pop("models_online"), instance.get("models_writable")
     if writable is None:
-        writable = instance.pop("models_online") or writes_models(instance, environment, models, repositories)
+        writable = online or writes_models(instance, environment, models, repositories)
     offline = {} if writable else {"IOPAINT_LOCAL_FILES_ONLY": "true"}  # a start depends on nobody's site
     name, port, address = str(instance["name"]), int(instance["port"]), instance["bind_address"]
     return {

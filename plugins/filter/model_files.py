@@ -10,7 +10,7 @@ from ansible_collections.iopaint.fleet.plugins.filter.hub_models import is_hub
 
 DOCUMENTATION = r"""
 name: model_files
-short_description: Completes iopaint_models with what is known of IOPaint's erase models
+short_description: Complete iopaint_models with path, address and checksum of IOPaint's erase models
 version_added: 1.0.0
 description:
   - Each model becomes one file with the keys C(name), C(url), C(checksum) and C(path) (below the model folder).
@@ -57,9 +57,9 @@ def model_files(models):
     for index, model in enumerate(models):
         if is_hub(model):
             continue
-        if not isinstance(model, dict) or "name" not in model or set(model) - KEYS:
+        if not isinstance(model, dict) or "name" not in model or set(model) - KEYS:  # what it holds may be a secret
             raise AnsibleFilterError(
-                f"iopaint_models[{index}]: {model!r} must be a dict of name, url, checksum and path, or of hub, revision, files and variant."
+                f"iopaint_models[{index}] must be a dictionary of name, url, checksum and path, or of hub and its keys."
             )
         entry = {key: value for key, value in model.items() if value is not None}
         if isinstance(model["name"], str) and model["name"] in KNOWN:

@@ -272,12 +272,12 @@ def library_versions(root: str) -> list:
 
 
 def version_key(version: str) -> list:
-    """What versions of a driver are compared by."""
+    """Return the numbers of a driver's version, by which versions are compared."""
     return [int(part) for part in re.findall(r"\d+", version)]
 
 
 def host_state(sysfs: str, procfs: str, root: str) -> dict:
-    """What decides whether the kernel can load the driver: kernel, headers, nouveau, Secure Boot, a reboot that is due."""
+    """Return what decides whether the kernel can load the driver: kernel, headers, nouveau, Secure Boot, a reboot that is due."""
     kernel = _read(procfs, "sys/kernel/osrelease")
     modules = os.path.join(root, "lib/modules", kernel)
     installed = re.search(r"/(nvidia|nvidia-current)\.ko", _read(modules, "modules.dep"))
@@ -293,7 +293,7 @@ def host_state(sysfs: str, procfs: str, root: str) -> dict:
 
 
 def _secure_boot(sysfs: str) -> bool | None:
-    """The firmware's variable: four bytes of attributes, then the value. None on a host that did not boot by EFI."""
+    """Return the firmware's variable: four bytes of attributes, then the value. None on a host that did not boot by EFI."""
     found = glob.glob(os.path.join(sysfs, "firmware/efi/efivars/SecureBoot-*"))
     try:
         with open(found[0], "rb") as file:
@@ -314,7 +314,7 @@ def _read(*path: str) -> str:
 
 
 def engine_state(info: dict) -> dict:
-    """What of `docker info` decides how containers get a GPU. An engine without CDI has no spec directories."""
+    """Return the facts of `docker info` that decide how containers get a GPU. An engine without CDI has no spec directories."""
     return {
         "version": info.get("ServerVersion") or None,
         "cdi_dirs": info.get("CDISpecDirs") or [],
@@ -421,7 +421,7 @@ def read_spec(path: str) -> tuple:
 
 
 def _load_yaml(text: str) -> Any:
-    """What YAML says; ValueError for what is none, and for what grows or nests beyond measure."""
+    """Return a YAML document; raise ValueError on text that is none, or that grows or nests beyond measure."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     depth = 0
     try:

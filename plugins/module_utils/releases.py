@@ -24,7 +24,6 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_fo
 SCHEMA = 1
 RECORD = "release.json"
 OVERRIDES = ("unprivileged.yaml", "devices.yaml")  # compose files that a release may have after compose.yaml, in their order
-SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
 PREPARED, CURRENT, PREVIOUS, FAILED, SUPERSEDED = "prepared", "current", "previous", "failed", "superseded"
 TEXT = (str, type(None))
 WORDS = ("time", "operator", "controller", "reason", "image", "image_id", "asked", "digest", "ref", "revision")
@@ -40,7 +39,9 @@ OUTCOMES = (PREPARED, CURRENT, PREVIOUS, FAILED, SUPERSEDED)
 
 def masked(environment):
     """Return options with the values of secrets left out."""
-    return {name: "***" if SECRET.search(name) else network.masked(str(value), [value]) for name, value in environment.items()}
+    return {
+        name: "***" if network.SECRET.search(name) else network.masked(str(value), [value]) for name, value in environment.items()
+    }
 
 
 def from_dotenv(text):

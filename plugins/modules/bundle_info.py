@@ -6,12 +6,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: bundle_info
-short_description: Says what is in a bundle, and fails where a variant that is wanted is not
+short_description: Return what is in a bundle, and fail where a wanted variant is missing
 version_added: 1.0.0
 description:
   - Reads only the beginning of the archive; the module M(iopaint.fleet.bundle_load) compares the checksums of the whole before
     it loads anything.
-  - An archive whose images have other names than a build of this collection gives is refused, so that it replaces no other image.
+  - An archive whose images have names that no build of this collection gives is refused, so that it replaces no other image.
   - Runs on the control node (C(delegate_to=localhost)).
 options:
   path:
@@ -31,13 +31,13 @@ extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: It changes nothing.
+    description: Changes nothing.
 requirements: [zstd or gzip, as the archive is compressed]
 author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The bundle holds the CPU image
+- name: Check that the bundle holds the CPU image
   iopaint.fleet.bundle_info:
     path: /srv/iopaint-bundle.tar.zst
     variants: [cpu]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: bundle_load
-short_description: Loads images and places models from a bundle, where the host has them not
+short_description: Load the images and place the models of a bundle that the host lacks
 version_added: 1.0.0
 description:
   - Without O(path) it only looks. Where something is missing RV(needs) names it, and the archive has to be brought to the host.
@@ -48,13 +48,13 @@ extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says whether something would be loaded or placed; the archive need not be there.
+    description: Reports whether something would be loaded or placed; the archive need not be there.
 requirements: [docker, zstd or gzip as the archive is compressed]
 author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: What of the bundle the host lacks is known
+- name: Check what the host lacks of the bundle
   iopaint.fleet.bundle_load:
     images: "{{ bundle.images }}"
     models_dir: /var/lib/iopaint/models
@@ -79,10 +79,11 @@ built:
 
 import os
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import bundle, weights
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 NOTHING = "Nothing was loaded, and nothing that runs was touched."
 
@@ -205,7 +206,7 @@ class Load:
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "path": {"type": "path"},
             "checksum": {"type": "str", "default": ""},
@@ -218,6 +219,7 @@ def main():
         },
         supports_check_mode=True,
     )
+    keep_secret(module, module.params["models"])
     try:
         bundle.check_manifest(module.params["images"], module.params["held"])
         bundle.check_models(module.params["models"], named(module, "models"))

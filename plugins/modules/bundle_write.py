@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: bundle_write
-short_description: Writes images, compose file and models into one archive with checksums
+short_description: Write images, compose file and models into one archive with checksums
 version_added: 1.0.0
 description:
   - The archive is a compressed tar, C(iopaint-bundle.tar.zst) or C(iopaint-bundle.tar.gz), written as a stream, so that it takes
@@ -43,13 +43,13 @@ extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says whether an archive would be written.
+    description: Reports whether an archive would be written.
 requirements: [docker, zstd or gzip]
 author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The bundle holds the images
+- name: Write the bundle
   iopaint.fleet.bundle_write:
     dir: /opt/iopaint/bundle
     images: "{{ iopaint_image_built }}"
@@ -82,12 +82,13 @@ import os
 import tempfile
 import time
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import bundle, weights
 from ansible_collections.iopaint.fleet.plugins.module_utils.checksums import Checked
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 LABELS = {"revision": "org.opencontainers.image.revision", "recipe": "io.iopaint.fleet.recipe"}
 
@@ -165,7 +166,7 @@ def write(module, docker, manifest, path, compression):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "dir": {"type": "path", "required": True},
             "images": {"type": "dict", "required": True},
@@ -177,6 +178,7 @@ def main():
         },
         supports_check_mode=True,
     )
+    keep_secret(module, module.params["models"])
     docker, compression = Docker(module), module.params["compression"]
     if compression == "auto":
         compression = "zstd" if module.get_bin_path("zstd") else "gzip"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cdi_spec
-short_description: A CDI spec of the NVIDIA GPUs that fits the driver, the MIG layout and the toolkit, and is the only one
+short_description: Write the CDI spec of the NVIDIA GPUs for the driver and MIG layout, and refuse duplicates
 version_added: 1.0.0
 description:
   - Generates the spec anew with C(nvidia-ctk) on every run and compares it with the one that is there, so a driver that was
@@ -52,7 +52,7 @@ author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The spec fits driver and MIG layout
+- name: Write the CDI spec for driver and MIG layout
   iopaint.fleet.cdi_spec:
   register: cdi
 """
@@ -102,12 +102,12 @@ def read(path: str) -> str:
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two specs say the same: the order in which the driver lists files and GPUs does not matter."""
+    """Return whether two specs say the same: the order in which the driver lists files and GPUs does not matter."""
     return sorted(one.replace(MARK, "").split("\n")) == sorted(other.replace(MARK, "").split("\n"))
 
 
 def environment(path: str) -> dict:
-    """The assignments in an environment file of systemd."""
+    """Return the assignments in an environment file of systemd."""
     pairs = re.findall(r"^\s*([A-Za-z_]\w*)=(.*?)\s*$", read(path), re.MULTILINE)
     return {name: value.strip("\"'") for name, value in pairs}
 

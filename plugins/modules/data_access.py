@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: data_access
-short_description: Finds files and folders of models and outputs that the image's user can't use, or hands them over to it
+short_description: Find files and folders that the image's user can't use, or hand them over to that user
 version_added: 1.0.0
 description:
   - Older IOPaint images ran as root and left files that the image's user can't overwrite or read.
@@ -47,7 +47,7 @@ extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says what would be handed over.
+    description: Reports what would be handed over.
   diff_mode:
     support: none
     description: RV(found) names the files and folders.

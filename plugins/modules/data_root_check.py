@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: data_root_check
-short_description: Sees that a new data root of the Docker Engine leaves no data behind
+short_description: Check that a new data root of the Docker Engine leaves no data behind
 version_added: 1.0.0
 description:
   - Fails where the engine's data root holds images, volumes or containers and the wanted one is another that holds none, as
@@ -27,10 +27,7 @@ options:
     description: The data root where that file names none.
     type: path
     default: /var/lib/docker
-  variable:
-    description: What to call O(path) in messages.
-    type: str
-    default: path
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     description: Only looks, so that check mode makes no difference.
@@ -63,6 +60,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import foreign
 from ansible_collections.iopaint.fleet.plugins.module_utils.daemon_json import ConfigError, decode, document
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 
 # What exists only once somebody has put something there; the engine makes everything else by itself.
 CONTENT = {"images": "image/*/imagedb/content/sha256/*", "volumes": "volumes/*/_data", "containers": "containers/*"}
@@ -72,7 +70,7 @@ MAPPED = "[0-9]*.[0-9]*"  # the folder of an engine that maps users
 
 
 def configured(path: str) -> dict:
-    """The engine's configuration; a file that can't be read is for the task that edits it."""
+    """Return the engine's configuration; a file that can't be read is for the task that edits it."""
     try:
         return document(decode(foreign.read_file(path)))
     except (OSError, ConfigError, foreign.ForeignError):
@@ -80,12 +78,12 @@ def configured(path: str) -> dict:
 
 
 def word(value: object) -> str:
-    """The value where it can be what the engine takes, otherwise nothing."""
+    """Return the value where it can be what the engine takes, otherwise nothing."""
     return value if isinstance(value, str) and value.isprintable() else ""
 
 
 def account(remap: str) -> str:
-    """The user that a value of userns-remap stands for."""
+    """Return the user that a value of userns-remap stands for."""
     return "dockremap" if remap == "default" else remap.partition(":")[0]
 
 
@@ -96,11 +94,11 @@ def main() -> None:
             "userns_remap": {"type": "str"},
             "config": {"type": "path", "default": "/etc/docker/daemon.json"},
             "default": {"type": "path", "default": "/var/lib/docker"},
-            "variable": {"type": "str", "default": "path"},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
-    settings, wanted, variable = configured(module.params["config"]), module.params["path"], module.params["variable"]
+    settings, wanted = configured(module.params["config"]), module.params["path"]
     present, remap = word(settings.get("data-root")) or module.params["default"], word(settings.get("userns-remap"))
     home = os.path.join(glob.escape(present), MAPPED if remap else "")
     content = [name for name, pattern in CONTENT.items() if glob.glob(os.path.join(home, pattern))]
@@ -109,7 +107,8 @@ def main() -> None:
     )
     if content and not moved:
         module.fail_json(
-            msg=f"{variable} is {wanted}, and the engine has {', '.join(content)} in {present} that it would no longer see. "
+            msg=f"{named(module, 'path')} is {wanted}, and the engine has {', '.join(content)} in {present} that it would no "
+            "longer see. "
             f"Move them first: systemctl stop docker.socket docker.service && mkdir -p {wanted} && "
             f"rsync -aHAX --numeric-ids {present}/ {wanted}/ - or remove what nobody needs. Nothing was changed.",
             present=present,

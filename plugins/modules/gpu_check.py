@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gpu_check
-short_description: Proves that a container sees exactly the GPU it was given, and finds running ones that lost theirs
+short_description: Prove that a container sees exactly the GPU it was given, and find running containers that lost theirs
 version_added: 1.0.0
 description:
   - Starts a container for each device, without network, and compares the GPUs that C(nvidia-smi) lists in it with the GPU of
@@ -108,7 +108,7 @@ def shell_files(ldd: str) -> list:
 
 
 def image_tar(paths: list) -> bytes:
-    """A root file system of these files, the same bytes for the same files."""
+    """Return a root file system of these files, the same bytes for the same files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for folder in ("dev", "etc", "proc", "run", "sys", "tmp", "usr/bin", "usr/lib", "var/run"):
@@ -152,7 +152,7 @@ def expected(device: str, listing: str) -> set:
 
 
 def asks_for_gpu(container: dict) -> list:
-    """What GPUs a container was started with; nothing for one without."""
+    """Return the GPUs that a container was started with."""
     host = container["HostConfig"]
     devices: list = []
     for request in host.get("DeviceRequests") or []:
@@ -248,7 +248,7 @@ class Check:
         return " ".join((out + err).split()) or f"nvidia-smi ends with {rc}"
 
     def survey(self) -> dict:
-        """The lost and unchecked among the running containers."""
+        """Return the lost and unchecked among the running containers."""
         lost, unchecked = [], []
         for container in self.running():
             devices = asks_for_gpu(container)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_base
-short_description: Provides the base image of a build, from wherever it can be had
+short_description: Provide the base image of a build from the host, a registry, an archive or Debian packages
 version_added: 1.0.0
 description:
   - Takes the image that the host has; else pulls it; else makes one from the distribution's packages with mmdebstrap.
@@ -55,7 +55,7 @@ extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says whether an image would be pulled or made.
+    description: Reports whether an image would be pulled or made.
 requirements: [docker, mmdebstrap (for the bootstrap)]
 author: iopaint.fleet contributors (@iopaint)
 """
@@ -92,13 +92,13 @@ reason:
 import os
 import tempfile
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import archives
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import write
 from ansible_collections.iopaint.fleet.plugins.module_utils.images import recorded_base
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 # As Debian's own slim images: no recommended packages, no documentation but the licences, no translations.
 SLIM = [
@@ -181,10 +181,10 @@ def load(module, docker, name):
     try:
         held = archives.names(archive, module.get_bin_path)
     except archives.ArchiveError as error:
-        module.fail_json(msg=f"The {base} can't be had from {where}: {error}. {rest}")
+        module.fail_json(msg=f"The {base} can't be loaded from {where}: {error}. {rest}")
     if archives.short(name) not in held:
         there = ", ".join(sorted(held)) or "no image with a name"
-        module.fail_json(msg=f"The {base} can't be had from {where}: it holds {there}. {rest}")
+        module.fail_json(msg=f"The {base} can't be loaded from {where}: it holds {there}. {rest}")
     others = sorted(held - {archives.short(name)})
     if others:
         module.fail_json(
@@ -194,13 +194,13 @@ def load(module, docker, name):
     rc, out, err = docker.run("load", "--quiet", "--input", archive)
     image = docker.image(name)
     if rc != 0 or image is None:
-        module.fail_json(msg=f"The {base} can't be had from {where}: docker load says: {(err or out).strip()}")
+        module.fail_json(msg=f"The {base} can't be loaded from {where}: docker load says: {(err or out).strip()}")
     return image["Id"]
 
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "name": {"type": "str", "required": True},
             "source": {"type": "str", "choices": ["auto", "pull", "bootstrap"], "default": "auto"},
@@ -213,7 +213,6 @@ def main():
             "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
-        no_log=True,  # the host's journal is told nothing: mirror and proxies may hold passwords
     )
     keep_secret(module, [module.params["mirror"], *module.params["proxies"].values()])
     name, source = module.params["name"], module.params["source"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_build
-short_description: Builds an IOPaint image by docker buildx bake, unless it is there
+short_description: Build an IOPaint image by docker buildx bake unless it exists
 version_added: 1.0.0
 description:
   - The immutable tag is made of the source's revision and a digest of the recipe (its files, the base image and the
@@ -51,10 +51,6 @@ options:
     description: Its ID, part of the recipe's digest.
     type: str
     required: true
-  repository:
-    description: Name of the image without its tag.
-    type: str
-    default: iopaint
   variables:
     description: Further variables of the bake file, part of the recipe's digest.
     type: dict
@@ -109,7 +105,7 @@ attributes:
     description: The action runs a build in the background by itself.
   check_mode:
     support: full
-    description: Says whether an image would be built.
+    description: Reports whether an image would be built.
 requirements: [docker, docker buildx]
 author: iopaint.fleet contributors (@iopaint)
 """
@@ -190,11 +186,11 @@ import re
 import time
 import zipfile
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.build_log import BuildLog
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment, network_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret, masked
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
 # Parts of the recipe that an image is not made of.
@@ -316,7 +312,7 @@ def bake(module, docker, immutable, digest):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "build": {"type": "bool", "default": True},
             "timeout": {"type": "int", "default": 10800},
@@ -327,7 +323,6 @@ def main():
             "revision": {"type": "str", "required": True},
             "base": {"type": "str", "required": True},
             "base_id": {"type": "str", "required": True},
-            "repository": {"type": "str", "default": "iopaint"},
             "variables": {"type": "dict", "default": {}},
             "network": {"type": "dict", "default": {}},
             "ca_bundle": {"type": "str", "default": ""},
@@ -340,7 +335,6 @@ def main():
             "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
-        no_log=True,  # the host's journal is told nothing: network may hold passwords
     )
     params = module.params
     keep_secret(module, params["network"].values())
@@ -348,7 +342,7 @@ def main():
     further = {"attestations": sorted(params["attestations"]), "wheelhouse": wheels_digest(params["wheelhouse"])}
     variables = {**params["variables"], **{name: value for name, value in further.items() if value}}
     digest = recipe_digest(params["recipe"], params["variant"], params["base_id"], variables)
-    prefix = f"{params['repository']}:{params['variant']}-"
+    prefix = f"iopaint:{params['variant']}-"
     immutable = f"{prefix}{tag_of(params['revision'])[:12]}-{digest[:12]}"
     aliases = [prefix + tag_of(params["ref"]), prefix + "latest"]
     result = {

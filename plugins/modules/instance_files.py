@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: instance_files
-short_description: Writes the files of all instances in one round trip
+short_description: Write the files of all instances in one round trip
 version_added: 1.0.0
 description:
   - Each folder is created where it is missing. Each file is replaced in one step, where its content or mode differs.
@@ -56,7 +56,7 @@ extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says what would be written.
+    description: Reports what would be written.
   diff_mode:
     support: full
     description: Shows each file before and after, unless it is secret.
@@ -64,7 +64,7 @@ author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The files of each instance are in place
+- name: Write the files of each instance
   iopaint.fleet.instance_files:
     folders:
       - path: /opt/iopaint/instances/cpu
@@ -85,9 +85,9 @@ import os
 import re
 import stat
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import files
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 
 def read(folder, name):
@@ -164,13 +164,12 @@ def main():
         "mode": {"type": "str"},
         "files": {"type": "list", "elements": "dict", "default": [], "options": file},
     }
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "folders": {"type": "list", "elements": "dict", "required": True, "options": folder},
             "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
-        no_log=True,  # no contents in the host's log
     )
     items = [item for wanted in module.params["folders"] for item in wanted["files"]]
     module.no_log_values.update(item["content"] for item in items if item["secret"] and item["content"])

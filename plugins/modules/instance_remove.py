@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: instance_remove
-short_description: Takes instances away - containers, networks, images, files - and keeps their data unless told otherwise
+short_description: Remove instances with their containers, networks, images and files
 version_added: 1.0.0
 description:
   - A container is ours where compose made it from a folder below O(dir), an image where this collection built or named it.
@@ -15,7 +15,7 @@ description:
     well - images that were built ahead, the build's sources, the rotation of the audit log.
   - An engine that is installed and does not answer fails the module before anything is removed, as its containers would start
     again with it.
-  - A removal that was broken off is gone on with by running it again.
+  - Running the module again resumes an interrupted removal.
 options:
   dir:
     description: Folder on the host with a folder for each instance.
@@ -58,7 +58,7 @@ extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says what would be removed.
+    description: Reports what would be removed.
   diff_mode:
     support: full
     description: Lists what is removed.
@@ -283,7 +283,7 @@ class Removal:
         found = []
         for name in names:
             path, tree = os.path.join(top, name), exchange.Tree(top, name)
-            found += [path] if os.path.islink(path) else [path, tree.ready, *tree.formers()]
+            found += [path] if os.path.islink(path) else [path, *tree.formers()]
         return found
 
     # --- how it goes -------------------------------------------------------------------------------------------------

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: instance_status
-short_description: Looks at a host's instances, engine, GPUs, disks and lock, in one round trip
+short_description: Gather the state of a host's instances, engine, GPUs, disks and lock, in one round trip
 version_added: 1.0.0
 description:
   - Changes nothing, takes no lock, and does not wake an engine that systemd would start for whoever asks it.
-  - A host that can't be reached or looked at is no failure of the task, but is said in RV(state).
-  - Nothing is waited for longer than O(timeout), so a stuck engine or driver is said and does not hold up the play.
+  - A host that can't be reached or looked at does not fail the task; RV(state) reports it.
+  - Waits for nothing longer than O(timeout), so a stuck engine or driver is reported and does not hold up the play.
 options:
   dir:
     description: Folder on the host with a folder for each instance.
@@ -25,6 +25,10 @@ options:
     description: The file that is the host's lock.
     type: path
     default: /run/iopaint/lock
+  backup:
+    description: The file that keeps the result of the last backup.
+    type: path
+    default: /var/lib/iopaint-backup/last.json
   instances:
     description:
       - What the host is to run, C(name), C(variant) and C(devices) each.
@@ -44,7 +48,7 @@ author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The state of the host is known
+- name: Gather the state of the host
   iopaint.fleet.instance_status:
     dir: /opt/iopaint/instances
     data_dir: /var/lib/iopaint
@@ -92,6 +96,14 @@ lock:
   description: What the lock says; null where the host is not locked.
   type: dict
   returned: with RV(state=ok)
+backup:
+  description: C(time), C(ok), C(reason) and C(scheduled) of the last backup; null where there was none.
+  type: dict
+  returned: with RV(state=ok)
+restore:
+  description: Whether a restore was interrupted, or is at work.
+  type: bool
+  returned: with RV(state=ok)
 """
 
 import os
@@ -99,6 +111,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, foreign, gpu, lock, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
+from ansible_collections.iopaint.fleet.plugins.module_utils.exchange import RECORD
 
 ZERO_TIME = "0001-01-01"  # what the engine says of a container that was never started
 
@@ -218,6 +231,16 @@ class Look:
             "advice": gpu.ADVICE[problem],
         }
 
+    def backup(self):
+        """Return what is told of the last backup, None where there was none."""
+        try:
+            result = foreign.parse_json(foreign.read_text(self.params["backup"]), dict)
+            return {key: result[key] for key in ("time", "ok", "reason", "scheduled")}
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError):
+            return {"time": None, "ok": False, "reason": f"{self.params['backup']} can't be read.", "scheduled": None}
+
     def disks(self, engine):
         """Return room and size of the file systems that fill up."""
         found = []
@@ -270,6 +293,7 @@ def main():
             "dir": {"type": "path", "required": True},
             "data_dir": {"type": "path", "required": True},
             "lock": {"type": "path", "default": lock.PATH},
+            "backup": {"type": "path", "default": "/var/lib/iopaint-backup/last.json"},
             "instances": {"type": "list", "elements": "dict", "default": []},
             "timeout": {"type": "int", "default": 20},
         },
@@ -287,6 +311,8 @@ def main():
             gpu=look.gpus(),
             disks=look.disks(engine),
             lock=lock.read(module.params["lock"]),
+            backup=look.backup(),
+            restore=os.path.lexists(os.path.join(module.params["data_dir"], RECORD)),
         )
     except OSError as error:
         module.fail_json(msg=f"The host could not be looked at: {error}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: lock
-short_description: Takes and frees the lock of a host, so that two plays never change it at once
+short_description: Take and free the lock of a host, so that two plays never change it at once
 version_added: 1.0.0
 description:
   - The lock is a file that says who holds it (operator, control node, play, since when). Of two plays that ask at the same

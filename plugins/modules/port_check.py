@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: port_check
-short_description: Fails where a port can't be published, before anything that runs is stopped for it
+short_description: Check that the host can publish ports
 version_added: 1.0.0
 description:
   - Tries to bind each port. A port that is taken is accepted where instances of this collection alone hold it, since the switch

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: registry_image
-short_description: Pushes images to a registry, and pulls them by digest under the names that they were built with
+short_description: Push images to a registry, and pull them by digest under the names that they were built with
 version_added: 1.0.0
 description:
   - On a host an image always has the name that it was built with; what the registry calls it is its digest. So nothing else
@@ -49,13 +49,13 @@ extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says what would be pulled, pushed or tagged, by what the host has.
+    description: Reports what would be pulled, pushed or tagged, by what the host has.
 requirements: [docker]
 author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The image is in the registry
+- name: Push the image
   iopaint.fleet.registry_image:
     state: pushed
     repository: registry.example.com:5000/team/iopaint
@@ -64,7 +64,7 @@ EXAMPLES = r"""
     DOCKER_CONFIG: /run/iopaint/registry
   register: pushed
 
-- name: It is on the host
+- name: Pull the image
   iopaint.fleet.registry_image:
     state: pulled
     repository: registry.example.com:5000/team/iopaint

@@ -156,7 +156,6 @@ pruned:
 
 import time
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, foreign, network, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.images import (
@@ -169,6 +168,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.images import (
     repository,
 )
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 PROOF = ("model", "latency_ms", "pixels")
 
@@ -695,7 +695,7 @@ class Steps:
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "state": {"type": "str", "choices": ["prepared", "switched", "kept", "reverted", "listed"], "required": True},
             "dir": {"type": "path", "required": True},
@@ -711,13 +711,13 @@ def main():
             "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
-        no_log=True,  # no options in the host's log: they may be secret
     )
     state = module.params["state"]
     for item in module.params["instances"]:
-        secrets = [str(value) for name, value in (item.get("environment") or {}).items() if releases.SECRET.search(name)]
+        environment = {name: str(value) for name, value in (item.get("environment") or {}).items() if value != "***"}
+        network.keep_secret(module, [environment])
         contents = [file["content"] for file in item.get("files", []) if isinstance(file, dict) and file.get("secret")]
-        module.no_log_values.update(value for value in [*secrets, *contents] if value and value != "***")
+        module.no_log_values.update(filter(None, contents))
     steps = Steps(module)
     result = {"changed": False}
     try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: source_git
-short_description: Checks out what a git repository has at a ref now
+short_description: Check out a ref of a git repository as it is now
 version_added: 0.1.0
 description:
   - Asks the repository which commit the ref is now, fetches that commit alone, and checks it out.
@@ -61,7 +61,7 @@ extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says which commit would be checked out. The repository is asked for that, and the folder stays as it is.
+    description: Reports which commit would be checked out. The repository is asked for that, and the folder stays as it is.
 requirements: [git, ssh (for a repository over ssh)]
 seealso:
   - module: ansible.builtin.git
@@ -106,11 +106,11 @@ import re
 import shutil
 import tempfile
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
 from ansible_collections.iopaint.fleet.plugins.module_utils.git_output import OPTIONS, explain, is_explained
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.source import FOLDERS, pointers
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
@@ -455,7 +455,7 @@ def held(path):
 
 @contextlib.contextmanager
 def secret_folder(dest):
-    """Give a folder in memory. It goes at the end, or at the next start if the end never came."""
+    """Yield a folder in memory. It goes at the end, or at the next start if the end never came."""
     path = os.path.join(MEMORY, "iopaint-git" + dest.replace("/", "-"))
     shutil.rmtree(path, ignore_errors=True)
     os.mkdir(path, 0o700)
@@ -467,7 +467,7 @@ def secret_folder(dest):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "repo": {"type": "str", "required": True},
             "dest": {"type": "path", "required": True},
@@ -481,7 +481,6 @@ def main():
             "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
-        no_log=True,  # the host's journal is told nothing: proxy may hold a password
     )
     keep_secret(module, [module.params["proxy"]])
     above = os.path.dirname(os.path.realpath(module.params["dest"]))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: source_info
-short_description: Checks that a folder is an IOPaint source tree and says what is in it
+short_description: Check that a folder is an IOPaint source tree, and return its digest
 version_added: 1.0.0
 description:
   - Fails where C(iopaint/cli.py) or the front end is missing, or where files are pointers of Git LFS, before anything is built.

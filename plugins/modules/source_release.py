@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: source_release
-short_description: Writes a release of IOPaint from the Python package index to a folder, as a source tree
+short_description: Write a release of IOPaint from the Python package index to a folder, as a source tree
 version_added: 1.0.0
 description:
   - The target C(release) of the bake file fetches it, so that nothing has to be installed on the host.
@@ -46,13 +46,13 @@ extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says whether it would be fetched.
+    description: Reports whether it would be fetched.
 requirements: [docker, docker buildx]
 author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The release lies on the host as a source tree
+- name: Download the release as a source tree
   iopaint.fleet.source_release:
     recipe: /opt/iopaint/image/docker
     dest: /opt/iopaint/image/release-1.6.0
@@ -66,10 +66,10 @@ import os
 import shutil
 import stat
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment, network_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
 
@@ -97,7 +97,7 @@ def put(stage, dest):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "recipe": {"type": "path", "required": True},
             "dest": {"type": "path", "required": True},
@@ -109,7 +109,6 @@ def main():
             "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
-        no_log=True,  # the host's journal is told nothing: network may hold passwords
     )
     params = module.params
     keep_secret(module, params["network"].values())

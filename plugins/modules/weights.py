@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: weights
-short_description: Puts downloaded weights into the folder of models without following a link
+short_description: Put downloaded weights into the folder of models without following a link
 version_added: 0.1.0
 description:
   - Containers can write the folder of models. M(ansible.builtin.get_url) would follow a link that one has put there, as root.
@@ -43,7 +43,7 @@ extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says which weights would be put in place.
+    description: Reports which weights would be put in place.
 author: iopaint.fleet contributors (@iopaint)
 """
 

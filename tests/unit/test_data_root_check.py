@@ -17,7 +17,7 @@ def run(tmp_path, capsys):
         options = {**options, "config": str(tmp_path / "daemon.json"), "default": str(tmp_path / "old")}
         if path:
             options["path"] = str(tmp_path / path)
-        with patch_module_args({**options, "variable": "docker_data_root"}), pytest.raises(SystemExit):
+        with patch_module_args({**options, "names": {"path": "docker_data_root"}}), pytest.raises(SystemExit):
             data_root_check.main()
         result = json.loads(capsys.readouterr().out)
         assert result.get("failed", False) is failed, result

@@ -6,7 +6,6 @@ from ansible_collections.iopaint.fleet.plugins.filter.gpu import (
     gpu_cdi_names,
     gpu_faults,
     gpu_kernel_module,
-    gpu_start_error,
     gpu_warnings,
 )
 from ansible_collections.iopaint.fleet.plugins.module_utils import gpu
@@ -194,7 +193,7 @@ DAEMON = "docker: Error response from daemon: "
     ],
 )
 def test_the_engines_refusals_become_sentences(error, info, words):
-    assert words in gpu_start_error(error, info)
+    assert words in gpu.explain_start(error, info)
 
 
 def test_an_engine_without_cdi_has_no_directories():

@@ -262,7 +262,7 @@ def test_an_archive_that_is_still_elsewhere_is_asked_for(run, engine, archive):
 
 def test_an_archive_of_another_image_is_named(run, engine, tmp_path):
     message = run(archive=saved(tmp_path / "other.tar", ["alpine:3"]), failed=True)["msg"]
-    assert f"The base image {NAME} (name) can't be had from the archive (archive)" in message
+    assert f"The base image {NAME} (name) can't be loaded from the archive (archive)" in message
     assert "it holds alpine:3. Name the image that the archive holds" in message
     assert not engine.calls("load")
 
@@ -299,7 +299,7 @@ def test_the_names_of_a_compressed_archive_are_read(run, engine, tmp_path, compr
 )
 def test_an_archive_that_can_t_be_read_is_said(run, engine, tmp_path, lists):
     message = run(archive=saved(tmp_path / "base.tar", [NAME], **lists), failed=True)["msg"]
-    assert "can't be had from the archive (archive): it can't be read" in message
+    assert "can't be loaded from the archive (archive): it can't be read" in message
     assert not engine.calls("load")
 
 

@@ -113,7 +113,6 @@ def test_another_input_makes_another_image(run):
         {"base_id": "sha256:4567"},
         {"variant": "gpu"},
         {"variables": {"FRONTEND": "shipped"}},
-        {"repository": "registry.example.com/iopaint"},
     ]
     assert len({run(check=True, **options)["image"] for options in inputs}) == len(inputs)
 

@@ -74,7 +74,12 @@ def host(engine, tmp_path):
 @pytest.fixture
 def look(run_module, host, tmp_path):
     def call(**options):
-        arguments = {"dir": str(host.top), "data_dir": str(tmp_path / "not" / "there"), "lock": str(tmp_path / "lock")}
+        arguments = {
+            "dir": str(host.top),
+            "data_dir": str(tmp_path / "not" / "there"),
+            "lock": str(tmp_path / "lock"),
+            "backup": str(tmp_path / "last"),
+        }
         return run_module(instance_status, **{**arguments, **options})
 
     return call
@@ -199,6 +204,22 @@ def test_the_lock_and_the_gpus_are_told(look, tmp_path, engine):
     result = look()
     assert result["lock"] == {"operator": "ann", "play": "upgrade", "token": "t"}
     assert (result["gpu"]["problem"], result["gpu"]["gpus"]) == ("version_mismatch", [])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            '{"time": "2026-01-03T00:00:00Z", "ok": true, "reason": "", "scheduled": true, "snapshots": {}}',
+            {"time": "2026-01-03T00:00:00Z", "ok": True, "reason": "", "scheduled": True},
+        ),
+        ("[", {"time": None, "ok": False, "reason": "{} can't be read.", "scheduled": None}),
+    ],
+)
+def test_the_last_backup_is_told(look, tmp_path, text, told):
+    assert look()["backup"] is None
+    (tmp_path / "last").write_text(text)
+    assert look()["backup"] == {**told, "reason": told["reason"].format(tmp_path / "last")}
 
 
 def test_the_gpus_of_a_host(look, engine):

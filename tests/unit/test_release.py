@@ -366,7 +366,9 @@ def test_a_release_that_failed_is_tried_again_under_a_new_name(deploy, state):
 
 def test_an_instance_that_serves_as_before_is_not_reverted(deploy, step):
     deploy(wanted(), wanted(name="b"))
-    for group in step("prepared", [wanted(), wanted(2, name="b")])["groups"]:
+    groups = step("prepared", [wanted(), wanted(2, name="b")])["groups"]
+    assert len(groups) == 2
+    for group in groups:
         step("switched", group["instances"])
         reverted = [item["name"] for item in step("reverted", group["instances"], reason="no")["instances"]]
         assert reverted == (["b"] if group["instances"][0]["name"] == "b" else [])

@@ -38,6 +38,7 @@ def answer(*instances, **more):
         "gpu": {"gpus": [], "driver_version": None, "problem": "no_gpu", "advice": ""},
         "disks": [{"purpose": "engine", "path": "/var/lib/docker", "free": 40 * GB, "total": 100 * GB}],
         "lock": None,
+        "backup": None,
         **more,
     }
 
@@ -105,9 +106,30 @@ def test_a_line_has_all_that_is_known():
         "gpu": "-",
         "driver": "-",
         "disk": "40.0 of 100.0 GB free",
+        "backup": "-",
         "lock": "-",
         "note": "-",
     }
+
+
+@pytest.mark.parametrize(
+    ("ok", "cell", "note"),
+    [
+        (True, "1 h 30 min", "-"),
+        (False, "failed, 1 h 30 min", "The last backup (2026-01-03T00:00:00Z) did not succeed: no room"),
+    ],
+)
+def test_the_last_backup_is_shown(ok, cell, note):
+    backup = {"time": "2026-01-03T00:00:00Z", "ok": ok, "reason": "no\nroom", "scheduled": True}
+    document = fleet(one=answer(instance(), backup=backup))
+    (line,) = lines(document)
+    assert (line["backup"], line["note"]) == (cell, note)
+    assert f"<td>{cell}</td>" in status_report.page(document)
+
+
+def test_an_interrupted_restore_is_named():
+    (line,) = lines(fleet(one=answer(instance(), restore=True)))
+    assert line["note"].startswith("A restore was interrupted here")
 
 
 def test_the_worst_comes_first_whichever_host_it_is_on():

@@ -145,8 +145,8 @@ def test_an_idle_run_changes_nothing_and_is_cheap():
     assert proven == [(f"nvidia.com/gpu={index}", [GPU[index]], [f"/dev/nvidia{index}"]) for index in (0, 1)]
     executions, trips = re.search(r"module executions (\d+)\s+round trips (\d+)", run.rest).groups()
     print(f"module executions {executions}, round trips {trips}")
-    assert int(executions) <= 20
-    assert int(trips) <= 21
+    assert int(executions) <= 24
+    assert int(trips) <= 25
 
 
 def test_compose_gives_each_instance_its_device(host, image):
