@@ -24,9 +24,8 @@ author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-# [{"hub": "stable-diffusion-v1-5/stable-diffusion-inpainting", "revision": "main", "files": [], "variant": "fp16"}]
-repositories: >-
-  {{ [{'name': 'lama'}, {'hub': 'stable-diffusion-v1-5/stable-diffusion-inpainting', 'variant': 'fp16'}] | iopaint.fleet.hub_models }}
+# [{"hub": "owner/model", "revision": "main", "files": [], "variant": "fp16"}]
+repositories: "{{ [{'name': 'lama'}, {'hub': 'owner/model', 'variant': 'fp16'}] | iopaint.fleet.hub_models }}"
 """
 
 RETURN = r"""

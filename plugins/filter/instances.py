@@ -86,15 +86,15 @@ def guard(limits, where):
     }
 
 
-def writes_models(instance, environment, models, repositories):
+def writes_models(instance, environment, models):
     """Return whether IOPaint writes to the folder of models with these options.
 
-    models: as the filter model_files gives them. repositories: as the filter hub_models gives them.
+    models: as the filters model_files and hub_models give them.
     """
     plugins = [text for name, text in environment.items() if name.startswith(PLUGIN) and text.lower() not in OFF]
-    provided = {model["name"] for model in models} & set(KNOWN)  # others may have more files than one
-    own = instance["model"] not in {"cv2", *provided, *(each["hub"] for each in repositories)}
-    return bool(own or plugins or any(model["path"].startswith(INDEXED) for model in models))
+    provided = {model.get("name") for model in models} & set(KNOWN)  # others may have more files than one
+    own = instance["model"] not in {"cv2", *provided, *(model.get("hub") for model in models)}
+    return bool(own or plugins or any(model.get("path", "").startswith(INDEXED) for model in models))
 
 
 def check_port(entry, where):
@@ -116,7 +116,7 @@ def check_kinds(entry, where):
             raise AnsibleFilterError(f"{where}: {key} must be {WORDS[kind]}.")
 
 
-def complete(entry, where, defaults, models, repositories):
+def complete(entry, where, defaults, models):
     """Return one entry with all its keys but image; raise AnsibleFilterError on what it can't be."""
     if not NAME.fullmatch(str(entry.get("name", ""))):
         raise AnsibleFilterError(
@@ -144,7 +144,7 @@ def complete(entry, where, defaults, models, repositories):
     cpu_allowed = environment.get("IOPAINT_FLEET_REQUIRE_GPU", "true").lower() in OFF
     online, writable = instance.pop("models_online"), instance.get("models_writable")
     if writable is None:
-        writable = online or writes_models(instance, environment, models, repositories)
+        writable = online or writes_models(instance, environment, models)
     offline = {} if writable else {"IOPAINT_LOCAL_FILES_ONLY": "true"}  # a start depends on nobody's site
     name, port, address = str(instance["name"]), int(instance["port"]), instance["bind_address"]
     return {
@@ -166,11 +166,11 @@ def complete(entry, where, defaults, models, repositories):
     }
 
 
-def instances(wanted, defaults, images=None, gpus=None, models=(), repositories=()):
+def instances(wanted, defaults, images=None, gpus=None, models=()):
     """Return the completed entries; raise AnsibleFilterError with the entry's place on what is wrong."""
     for index, entry in enumerate(wanted):
         check_kinds(entry, f"iopaint_instances[{index}]")
-    done = [complete(entry, where, defaults, models, repositories) for where, entry in devices.expand(wanted, gpus)]
+    done = [complete(entry, where, defaults, models) for where, entry in devices.expand(wanted, gpus)]
     for key in ("name", "port"):
         values = [instance[key] for instance in done]
         twice = sorted({str(value) for value in values if values.count(value) > 1})

@@ -103,17 +103,18 @@ repositories:
 
 import os
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import foreign
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.images import USER
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 RIGHTS = ("--pull=never", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp")
 WORDS = {
     os.EX_DATAERR: "A file is not what the hub says.",
     os.EX_NOINPUT: "Correct the entry in {repositories}.",
-    os.EX_UNAVAILABLE: "See {endpoint} and the host's way there (a proxy, if need be), and run the play again: it goes on where it ended.",
+    os.EX_UNAVAILABLE: "See {endpoint} and the host's way there, such as a proxy, and run the play again: it goes on from here.",
     os.EX_CANTCREAT: "Make room on the disk of {models_dir}, and run the play again.",
     os.EX_NOPERM: "Set {token}.",
 }
@@ -135,7 +136,12 @@ def fetch(module, docker, repository):
     rc, out, err = docker.run(*command, data=token, environ_update=environment)
     lines = [line.removeprefix("fetch-models: ") for line in err.splitlines() if line.startswith("fetch-models: ")]
     if rc != 0:
-        hints = {option: named(module, option) for option in ("repositories", "endpoint", "models_dir", "token")}
+        hints = {
+            "repositories": named(module, "repositories"),
+            "endpoint": named(module, "endpoint"),
+            "models_dir": named(module, "models_dir"),
+            "token": named(module, "token"),
+        }
         module.fail_json(
             msg=f"{repository['hub']} ({named(module, 'repositories')}) could not be fetched: "
             f"{' '.join(lines) or err.strip() or f'exit status {rc}'} {WORDS.get(rc, '').format(**hints)}".rstrip()
@@ -152,7 +158,7 @@ def main():
         "files": {"type": "list", "elements": "str", "default": []},
         "variant": {"type": "str", "default": ""},
     }
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "repositories": {"type": "list", "elements": "dict", "required": True, "options": repository},
             "image": {"type": "str", "required": True},
@@ -164,6 +170,7 @@ def main():
         },
         supports_check_mode=True,
     )
+    keep_secret(module, [module.params["endpoint"], module.params["environment"]])
     docker = Docker(module)
     if module.check_mode and docker.image(module.params["image"]) is None:
         module.exit_json(changed=True, skipped=True, repositories=[], msg=f"{module.params['image']} is still to be built.")

@@ -129,6 +129,8 @@ if argv[0] == "run" and argv[-1] == "check":
     models = {"IOPAINT_MODEL_DIR": values("-v")[0].split(":")[0]} if "-v" in argv else {}
     command = ["/usr/bin/python3", state["entrypoint"], "check", "--source", state["source"]]
     os.execve(command[0], command, {**models, **passed})  # noqa: S606
+if argv[0] == "run" and "fetch-models" in argv:
+    end(*state["fetched"])
 if argv[:1] == ["load"] and "--input" in argv:
     import json
     import tarfile

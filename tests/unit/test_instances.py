@@ -17,6 +17,7 @@ FILTERS = FilterModule().filters()
 DEFAULTS = {"variant": "cpu", "model": "lama", "bind_address": "127.0.0.1", "memory": "6g"}
 
 
+OFFLINE = {"IOPAINT_LOCAL_FILES_ONLY": "true"}  # of an instance whose model the play has fetched
 LAMA = {"name": "lama", "path": "torch/hub/checkpoints/big-lama.pt"}
 
 
@@ -42,7 +43,7 @@ def test_an_entry_is_completed():
             "models_writable": False,
             "url": "http://127.0.0.1:8080",
             "published": {"address": "127.0.0.1", "port": 8080, "project": "iopaint-a"},
-            "environment": {"IOPAINT_MODEL": "lama"},
+            "environment": {"IOPAINT_MODEL": "lama", **OFFLINE},
             "image": "iopaint:cpu-latest",
             "own_image": False,
         }
@@ -56,7 +57,7 @@ def test_no_entries_are_no_instances():
 def test_the_entry_goes_before_the_default_and_null_is_the_default():
     first, second = instances(entry(model="mat", memory="9g"), entry(name="b", port=1, model=None, options=None))
     assert (first["model"], first["memory"], first["environment"]) == ("mat", "9g", {"IOPAINT_MODEL": "mat"})
-    assert (second["model"], second["environment"]) == ("lama", {"IOPAINT_MODEL": "lama"})
+    assert (second["model"], second["environment"]) == ("lama", {"IOPAINT_MODEL": "lama", **OFFLINE})
 
 
 def test_the_user_s_entries_stay_as_they_are():
@@ -70,6 +71,7 @@ def test_limits_become_variables():
     (one,) = instances(entry(guard={"allowed_hosts": ["paint.example.com", "b"], "queue": 0, "minutes": None}))
     assert one["environment"] == {
         "IOPAINT_MODEL": "lama",
+        **OFFLINE,
         "IOPAINT_FLEET_ALLOWED_HOSTS": "paint.example.com,b",
         "IOPAINT_FLEET_QUEUE": "0",
     }
@@ -90,6 +92,7 @@ def test_options_become_variables():
     (one,) = instances(entry(options={"low_mem": True, "no_half": False, "quality": 95, "device": "cpu", "config": None}))
     assert one["environment"] == {
         "IOPAINT_MODEL": "lama",
+        **OFFLINE,
         "IOPAINT_LOW_MEM": "true",
         "IOPAINT_NO_HALF": "false",
         "IOPAINT_QUALITY": "95",
@@ -311,6 +314,7 @@ def test_each_folder_of_models_and_outputs_is_named_once_from_the_top():
         ({"model": "mat"}, [LAMA], "rw"),
         ({"model": "zits"}, [{"name": "zits", "path": "torch/hub/checkpoints/one-of-four.pt"}], "rw"),
         ({"model": "owner/name"}, [LAMA], "rw"),
+        ({"model": "owner/name"}, [LAMA, {"hub": "owner/name", "revision": "main"}], "ro"),
         ({"options": {"enable_realesrgan": True}}, [LAMA], "rw"),
         ({"options": {"enable_realesrgan": "1"}}, [LAMA], "rw"),
         ({}, [LAMA, {"name": "a.ckpt", "path": "stable_diffusion/a.ckpt"}], "rw"),
@@ -323,12 +327,26 @@ def test_models_are_mounted_writable_only_where_iopaint_has_to_write_there(keys,
     assert f"MODELS_ACCESS='{access}'" in folder["files"][1]["content"].splitlines()
 
 
+@pytest.mark.parametrize(
+    ("keys", "online", "offline"),
+    [
+        ({}, False, True),
+        ({}, True, False),
+        ({"model": "mat"}, False, False),
+        ({"options": {"local_files_only": False}}, False, False),
+    ],
+)
+def test_an_instance_whose_model_is_there_asks_no_hub(keys, online, offline):
+    (instance,) = instances(entry(**keys), models_online=online)
+    assert (instance["environment"].get("IOPAINT_LOCAL_FILES_ONLY") == "true") is offline
+
+
 def test_options_are_secret_and_for_root_alone():
     (folder,) = folders(instances(entry(options={"api_key": "it's"})))
     options = folder["files"][2]
     assert options == {
         "name": "options.env",
-        "content": "IOPAINT_MODEL='lama'\nIOPAINT_API_KEY=\"it's\"\n",
+        "content": "IOPAINT_MODEL='lama'\nIOPAINT_LOCAL_FILES_ONLY='true'\nIOPAINT_API_KEY=\"it's\"\n",
         "mode": "0600",
         "secret": True,
     }
@@ -463,9 +481,10 @@ def test_mirrors_of_models_are_the_role_s_and_the_instance_s_own():
     urls = {"LAMA_MODEL_URL": "http://a/lama.pt", "MAT_MODEL_URL": "http://a/mat"}
     other = entry(name="b", port=2, hub_endpoint="https://b", model_urls={"LAMA_MODEL_URL": "http://b/lama.pt"})
     first, second = instances(entry(), other, hub_endpoint="https://hub.example.com", model_urls=urls)
-    assert first["environment"] == {"IOPAINT_MODEL": "lama", "HF_ENDPOINT": "https://hub.example.com", **urls}
+    assert first["environment"] == {"IOPAINT_MODEL": "lama", **OFFLINE, "HF_ENDPOINT": "https://hub.example.com", **urls}
     assert second["environment"] == {
         "IOPAINT_MODEL": "lama",
+        **OFFLINE,
         "HF_ENDPOINT": "https://b",
         "LAMA_MODEL_URL": "http://b/lama.pt",
         "MAT_MODEL_URL": "http://a/mat",
