@@ -1,0 +1,88 @@
+"""What the tests of this scenario share: the hosts, and requests from one to the other's gateway."""
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "shared"))
+
+from hosts import NAMES, Host, pytest_runtest_makereport
+
+__all__ = ["NAMES", "pytest_runtest_makereport"]
+
+CA = "/etc/haproxy/iopaint/tls/ca.crt"
+CLIENT = Path(__file__).with_name("client.py").read_text()
+ALICE = "alice:a password of $alice's"
+BOB = "bob:bobs-password"
+
+
+@pytest.fixture(scope="session")
+def gateway():
+    """The host with the gateway, and an instance."""
+    return Host(NAMES[0])
+
+
+@pytest.fixture(scope="session")
+def other(gateway):
+    """The host with an instance alone, which the requests come from."""
+    host = Host(NAMES[1])
+    host(f"mkdir -p /srv/client && cat > /srv/client/ca.crt <<'E'\n{gateway(f'cat {CA}')}\nE")
+    host(f"cat > /srv/client/client.py <<'E'\n{CLIENT}\nE")
+    return host
+
+
+@pytest.fixture
+def command(other):
+    """Return the command that asks the gateway as client.py documents."""
+
+    def command(**wanted):
+        wanted = {"address": NAMES[0], "ca": "/srv/client/ca.crt", **wanted}
+        return f"python3 /srv/client/client.py {shlex.quote(json.dumps(wanted))}"
+
+    return command
+
+
+@pytest.fixture
+def ask(other, command):
+    """Ask the gateway from the other host; return the only answer."""
+
+    def ask(**wanted):
+        (answer,) = json.loads(other(command(**wanted)))
+        return answer
+
+    return ask
+
+
+@pytest.fixture
+def runtime(gateway):
+    """Send a command to HAProxy's runtime interface; return its answer."""
+
+    def runtime(command):
+        program = (
+            "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock'); "
+            "s.sendall(sys.argv[1].encode() + b'\\n'); print(s.makefile().read())"
+        )
+        return gateway(f"python3 -c {shlex.quote(program)} {shlex.quote(command)}")
+
+    return runtime
+
+
+@pytest.fixture
+def forgotten(runtime):
+    """The gateway knows no failed and no right login, before and after."""
+
+    def forget():
+        for table in ("_addresses", "_users", "_logins"):
+            for _attempt in range(20):  # an entry stays while a connection of it is open
+                runtime(f"clear table {table}")
+                if "used:0" in runtime(f"show table {table}"):
+                    break
+                time.sleep(0.25)
+
+    forget()
+    yield
+    forget()
