@@ -36,7 +36,7 @@ def wanted_on(host, variables, early):
     gpus = found.get("devices") if isinstance(found, Mapping) else None
     defaults = {key: setting(variables, f"iopaint_{key}") for key in ("model", "bind_address", "memory")}
     try:
-        done = instances(setting(variables, "iopaint_instances"), {"variant": "cpu", **defaults}, gpus=gpus)
+        done = instances(setting(variables, "iopaint_instances"), {"variant": "cpu", "token": True, **defaults}, gpus=gpus)
     except AnsibleFilterError as error:
         raise AnsibleFilterError(f"{host}: {error} {UNTOUCHED}") from None
     if gpus is None and not early and any(instance.get("devices") == devices.AUTO for instance in done):

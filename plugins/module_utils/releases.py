@@ -23,7 +23,8 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_fo
 
 SCHEMA = 1
 RECORD = "release.json"
-OVERRIDES = ("unprivileged.yaml", "devices.yaml")  # compose files that a release may have beside compose.yaml, in their order
+# Compose files that a release may have beside compose.yaml, in their order.
+OVERRIDES = ("unprivileged.yaml", "devices.yaml", "token.yaml")
 SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
 PREPARED, CURRENT, FORMER, FAILED, SUPERSEDED = "prepared", "current", "former", "failed", "superseded"
 TEXT = (str, type(None))

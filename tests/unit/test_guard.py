@@ -38,6 +38,7 @@ class App:
         if scope["type"] == "http":
             body = (await receive()).get("body", b"")
         self.asked.append((scope["path"], body))
+        self.headers = scope["headers"]
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         await asyncio.sleep(self.seconds)
@@ -55,7 +56,7 @@ class App:
 class Client:
     """One request to the guard; status, headers and body are the answer's."""
 
-    def __init__(self, app, method, path, body=b"", query=b"", kind="http", **headers):
+    def __init__(self, app, method, path, body=b"", query=b"", kind="http", client=None, more=(), **headers):
         self.status, self.headers, self.body, self.gone = None, {}, b"", asyncio.Event()
         given = {
             "host": "127.0.0.1:8080",
@@ -63,7 +64,8 @@ class Client:
             **{k.replace("_", "-"): v for k, v in headers.items()},
         }
         encoded = [(name.encode(), value.encode("latin-1")) for name, value in given.items() if value is not None]
-        self.scope = {"type": kind, "method": method, "path": path, "query_string": query, "headers": encoded}
+        self.scope = {"type": kind, "method": method, "path": path, "query_string": query, "headers": [*encoded, *more]}
+        self.scope["client"] = client
         self.messages = [
             {"type": "http.request", "body": body[:10], "more_body": True},
             {"type": "http.request", "body": body[10:]},
@@ -139,10 +141,14 @@ def test_the_limits_come_from_variables():
         "IOPAINT_FLEET_ALLOWED_HOSTS": "Paint.example.com, b.example.com",
         "IOPAINT_FLEET_QUEUE": "0",
         "IOPAINT_FLEET_MINUTES": "",
+        "IOPAINT_FLEET_TOKEN_FILE": "/run/token",
+        "IOPAINT_FLEET_ALLOW_ANONYMOUS": "Yes",
     }
     limits = guard.Limits.of(given)
     assert (limits.allowed_hosts, limits.queue) == (("paint.example.com", "b.example.com"), 0)
     assert limits.minutes == guard.Limits().minutes
+    assert (limits.token_file, limits.allow_anonymous) == ("/run/token", True)
+    assert guard.Limits.of({"IOPAINT_FLEET_ALLOW_ANONYMOUS": "false"}).allow_anonymous is False
 
 
 @pytest.mark.parametrize(
@@ -166,6 +172,53 @@ def test_other_names_are_not(ask, app, host, method):
 
 def test_a_star_allows_every_name(ask):
     assert ask("GET", "/", limits={"allowed_hosts": ("*",)}, host="any.example.com").status == 200
+
+
+@pytest.fixture
+def token(tmp_path):
+    """The limits of an instance that asks for the gateway's token, of which a play may keep an older one."""
+    (tmp_path / "token").write_text("right-one\nolder-one\n")
+    return {"token_file": str(tmp_path / "token")}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("given", [{}, {"x_iopaint_token": "right-on"}, {"x_iopaint_token": ""}, {"x_iopaint_token": "r\xe9"}])
+def test_who_lacks_the_gateway_s_token_is_refused(ask, app, token, method, given):
+    for client in (("192.0.2.7", 1), ("172.17.0.1", 1), None, ("unix", None)):
+        assert ask(method, "/api/v1/model", limits=token, client=client, **given).status == 401
+    assert app.asked == []
+
+
+@pytest.mark.parametrize("right", ["right-one", "older-one"])
+def test_the_gateway_s_token_is_let_in_under_any_name_and_goes_no_further(ask, app, token, right):
+    assert ask("GET", "/", limits=token, host="paint.example.com", x_iopaint_token=right).status == 200
+    assert not any(b"token" in name for name, _value in app.headers)
+    assert (
+        ask("POST", "/x", limits=token, host="a.example.com", origin="https://b.example.com", x_iopaint_token=right).status == 403
+    )
+
+
+def test_two_tokens_are_none(ask, token):
+    headers = [(b"x-iopaint-token", b"wrong"), (b"x-iopaint-token", b"right-one")]
+    assert ask("GET", "/", limits=token, more=headers).status == 401
+
+
+def test_a_token_that_can_t_be_read_lets_nobody_in(ask, tmp_path):
+    assert ask("GET", "/", limits={"token_file": str(tmp_path / "nowhere")}, x_iopaint_token="").status == 401
+
+
+@pytest.mark.parametrize("client", [("127.0.0.1", 1), ("::1", 1)])
+def test_the_container_s_own_health_check_needs_no_token(ask, token, client):
+    assert ask("GET", "/api/v1/model", limits=token, client=client).status == 200
+
+
+def test_everybody_may_be_let_in(ask, token):
+    assert ask("GET", "/", limits={**token, "allow_anonymous": True}).status == 200
+    assert ask("GET", "/", limits={**token, "allow_anonymous": True}, host="evil.example.com").status == 421
+
+
+def test_no_websocket_without_the_token(ask, token):
+    assert ask("GET", "/ws", limits=token, kind="websocket").status == 1008
 
 
 SITE = {"allowed_hosts": ("paint.example.com",)}

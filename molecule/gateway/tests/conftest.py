@@ -14,7 +14,7 @@ from hosts import NAMES, Host, pytest_runtest_makereport
 
 __all__ = ["NAMES", "pytest_runtest_makereport"]
 
-CA = "/etc/haproxy/iopaint/tls/ca.crt"
+CA = "/etc/iopaint-gateway/tls/ca.crt"
 CLIENT = Path(__file__).with_name("client.py").read_text()
 ALICE = "alice:a password of $alice's"
 BOB = "bob:bobs-password"

@@ -108,6 +108,20 @@ def test_statistics_and_metrics_are_for_loopback(gateway, ask):
 def test_no_password_is_on_the_host(gateway):
     assert gateway("grep -rl 'password of' /etc /root/.ansible /var/lib/haproxy 2>/dev/null || true") == ""
     assert gateway("journalctl --no-pager | grep -c 'password of' || true") == "0"
-    assert gateway("stat -c '%U %a' /etc/haproxy/haproxy.cfg /etc/haproxy/iopaint /etc/haproxy/iopaint/tls/ca.key") == (
+    assert gateway("stat -c '%U %a' /etc/haproxy/haproxy.cfg /etc/iopaint-gateway /etc/iopaint-gateway/tls/ca.key") == (
         "root 600\nroot 700\nroot 600"
     )
+
+
+def test_an_instance_on_the_network_asks_for_the_gateway_s_token(gateway, other, ask):
+    token = gateway("cat /etc/iopaint-gateway/token")
+    assert len(token) == 43
+    for name in NAMES:
+        assert ask(address=name, port=8080, ca=None)["status"] == 401
+        assert ask(address=name, port=8080, ca=None, headers={"X-IOPaint-Token": token[:-1]})["status"] == 401
+        assert ask(address=name, port=8080, ca=None, headers={"X-IOPaint-Token": token})["status"] == 200
+    assert gateway("stat -c %a /etc/iopaint-gateway/token") == "600"
+    assert other("stat -c '%U %G %a' /opt/iopaint/instances/.gateway/token") == "root UNKNOWN 440"
+    for host in (gateway, other):
+        assert token not in host("docker inspect $(docker ps -q)")
+        assert token not in host("journalctl --no-pager; ps axeww; cat /opt/iopaint/instances/cpu/current/*")

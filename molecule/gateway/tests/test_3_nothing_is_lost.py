@@ -1,0 +1,95 @@
+"""Reloads of the gateway and switches of an instance lose no request."""
+
+import json
+import subprocess
+import time
+
+import pytest
+from conftest import ALICE, NAMES
+from play import play
+
+pytestmark = pytest.mark.usefixtures("forgotten")
+
+
+@pytest.fixture
+def load(other, command):
+    """Begin to ask the gateway, and return what waits for all the answers."""
+
+    def load(**wanted):
+        line = command(user=ALICE, **wanted)
+        process = subprocess.Popen(["docker", "exec", other.name, "sh", "-c", line], stdout=subprocess.PIPE, text=True)
+
+        def answers():
+            return json.loads(process.communicate(timeout=300)[0])
+
+        return answers
+
+    return load
+
+
+def lost(answers):
+    """The answers that are none, or of another status than 200."""
+    return [answer for answer in answers if answer["status"] != 200]
+
+
+def test_a_reload_under_load_loses_nothing(gateway, load):
+    answers = load(count=500, pause=0.02)
+    for _reload in range(3):
+        time.sleep(2)
+        gateway("systemctl reload haproxy")
+    found = answers()
+    assert len(found) == 500
+    assert lost(found) == []
+
+
+def test_a_play_that_changes_the_gateway_under_load_loses_nothing(load):
+    answers = load(count=600, pause=0.15)
+    run = play("playbooks/gateway.yml", gateway_frontend_lines=["http-response set-header X-Robots-Tag noindex"])
+    assert run.rc == 0, run.output
+    assert play("playbooks/gateway.yml").rc == 0
+    found = answers()
+    assert lost(found) == []
+    assert any("x-robots-tag" in answer["headers"] for answer in found)
+
+
+def test_a_pool_whose_only_instance_is_switched_holds_requests(gateway, load, runtime):
+    """Maintenance, not drain: sticky users would go on to a server that drains."""
+    one, two = (f"paint/{name}:cpu" for name in NAMES)
+    runtime(f"set server {two} state maint")
+    try:
+        answers = load(count=200, pause=0.05, parallel=30)
+        time.sleep(2)
+        runtime(f"set server {one} state maint")
+        for _attempt in range(50):
+            if f'server="{NAMES[0]}:cpu"}} 0' in metric(gateway, "haproxy_server_current_sessions"):
+                break
+            time.sleep(0.1)
+        gateway("docker restart -t 1 iopaint-cpu-iopaint-cpu-1")
+        gateway("until docker ps --filter health=healthy -q | grep -q .; do sleep 0.2; done")
+        runtime(f"set server {one} state ready")
+        found = answers()
+    finally:
+        for name in (one, two):
+            runtime(f"set server {name} state ready")
+    assert lost(found) == []
+    assert max(answer["seconds"] for answer in found) > 1, "nothing was held"
+
+
+def metric(gateway, name):
+    """The lines of a metric."""
+    program = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8404/metrics').read().decode())"
+    return "\n".join(line for line in gateway(f'python3 -c "{program}"').splitlines() if line.startswith(name))
+
+
+def test_a_full_line_is_refused_at_once(load, runtime):
+    try:
+        for name in NAMES:
+            runtime(f"set server paint/{name}:cpu state maint")
+        answers = load(count=45, parallel=45)
+        time.sleep(5)
+    finally:
+        for name in NAMES:
+            runtime(f"set server paint/{name}:cpu state ready")
+    statuses = [answer["status"] for answer in answers()]
+    assert set(statuses) == {200, 503}
+    assert 30 <= statuses.count(200) <= 33, statuses
