@@ -75,6 +75,26 @@ def test_a_pool_whose_only_instance_is_switched_holds_requests(gateway, load, ru
     assert max(answer["seconds"] for answer in found) > 1, "nothing was held"
 
 
+@pytest.mark.parametrize("image", ["v2", "v1"])
+def test_an_upgrade_of_all_hosts_at_once_loses_nothing(load, runtime, image):
+    """Both instances are out of the pool at the same time, so requests wait."""
+    answers = load(count=500, pause=0.2, parallel=30)
+    run = play("playbooks/upgrade.yml", iopaint_images={"cpu": f"iopaint:cpu-{image}-standin"}, iopaint_upgrade_batches=["100%"])
+    assert run.rc == 0, run.output
+    found = answers()
+    assert lost(found) == []
+    assert json.loads(found[-1]["body"])["release"] == image
+    assert "MAINT" not in runtime("show stat")
+
+
+def test_a_play_that_was_killed_leaves_no_instance_out(runtime):
+    runtime(f"set server paint/{NAMES[1]}:cpu state maint")
+    run = play("playbooks/upgrade.yml", "--limit", NAMES[1])
+    assert run.rc == 0, run.output
+    assert run.changed(NAMES[1]) == 1
+    assert "MAINT" not in runtime("show stat")
+
+
 def metric(gateway, name):
     """The lines of a metric."""
     program = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8404/metrics').read().decode())"
