@@ -3,12 +3,14 @@
 Keys: address, port, host (name in the certificate and in Host), ca (file; none: plain http), path, method, headers, body (text),
 length (what Content-Length says, where it isn't the body's), user (NAME:PASSWORD), count, parallel,
 pause (seconds between requests).
+until names a file: once it is there no more requests are made.
 Each request has a connection of its own. status is 0, and error has the reason, where no answer came.
 """
 
 import asyncio
 import base64
 import json
+import os
 import ssl
 import sys
 import time
@@ -61,12 +63,15 @@ async def main(wanted):
     context = ssl.create_default_context(cafile=wanted["ca"]) if wanted.get("ca") else None
     places = asyncio.Semaphore(wanted["parallel"])
 
-    async def one(number):
-        await asyncio.sleep(number * wanted["pause"])
+    async def one():
         async with places:
             return await ask(wanted, text, context)
 
-    return await asyncio.gather(*map(one, range(wanted["count"])))
+    asked = []
+    while len(asked) < wanted["count"] and not (wanted.get("until") and os.path.exists(wanted["until"])):
+        asked.append(asyncio.ensure_future(one()))
+        await asyncio.sleep(wanted["pause"])
+    return await asyncio.gather(*asked)
 
 
 print(json.dumps(asyncio.run(main({**DEFAULTS, **json.loads(sys.argv[1])}))))

@@ -16,10 +16,13 @@ def load(other, command):
     """Begin to ask the gateway, and return what waits for all the answers."""
 
     def load(**wanted):
-        line = command(user=ALICE, **wanted)
+        other("rm -f /srv/client/enough")
+        line = command(user=ALICE, until="/srv/client/enough", **wanted)
         process = subprocess.Popen(["docker", "exec", other.name, "sh", "-c", line], stdout=subprocess.PIPE, text=True)
 
-        def answers():
+        def answers(enough=False):
+            if enough:
+                other("touch /srv/client/enough")
             return json.loads(process.communicate(timeout=300)[0])
 
         return answers
@@ -43,11 +46,11 @@ def test_a_reload_under_load_loses_nothing(gateway, load):
 
 
 def test_a_play_that_changes_the_gateway_under_load_loses_nothing(load):
-    answers = load(count=600, pause=0.15)
+    answers = load(count=5000, pause=0.1)
     run = play("playbooks/gateway.yml", gateway_frontend_lines=["http-response set-header X-Robots-Tag noindex"])
     assert run.rc == 0, run.output
     assert play("playbooks/gateway.yml").rc == 0
-    found = answers()
+    found = answers(enough=True)
     assert lost(found) == []
     assert any("x-robots-tag" in answer["headers"] for answer in found)
 
@@ -78,10 +81,10 @@ def test_a_pool_whose_only_instance_is_switched_holds_requests(gateway, load, ru
 @pytest.mark.parametrize("image", ["v2", "v1"])
 def test_an_upgrade_of_all_hosts_at_once_loses_nothing(load, runtime, image):
     """Both instances are out of the pool at the same time, so requests wait."""
-    answers = load(count=500, pause=0.2, parallel=30)
+    answers = load(count=5000, pause=0.2, parallel=30)
     run = play("playbooks/upgrade.yml", iopaint_images={"cpu": f"iopaint:cpu-{image}-standin"}, iopaint_upgrade_batches=["100%"])
     assert run.rc == 0, run.output
-    found = answers()
+    found = answers(enough=True)
     assert lost(found) == []
     assert json.loads(found[-1]["body"])["release"] == image
     assert "MAINT" not in runtime("show stat")
@@ -91,7 +94,7 @@ def test_a_play_that_was_killed_leaves_no_instance_out(runtime):
     runtime(f"set server paint/{NAMES[1]}:cpu state maint")
     run = play("playbooks/upgrade.yml", "--limit", NAMES[1])
     assert run.rc == 0, run.output
-    assert run.changed(NAMES[1]) == 1
+    assert run.changed(NAMES[1]) >= 1
     assert "MAINT" not in runtime("show stat")
 
 
