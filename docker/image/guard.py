@@ -79,7 +79,7 @@ class Limits:
 
 def end(why):
     """End the process: a computation in a thread can't be stopped otherwise. The engine starts it again."""
-    print(f"guard: {why} The process ends, so that the engine starts it anew.", file=sys.stderr, flush=True)
+    print(f"guard: {why} The process ends, so that the engine restarts it.", file=sys.stderr, flush=True)
     os._exit(UNENDED)
 
 

@@ -17,7 +17,7 @@ NAMES = sorted(yaml.safe_load(Path(os.environ["MOLECULE_INVENTORY_FILE"]).read_t
 
 
 def image(name):
-    """The variables of a play that wants one of the stand-in's images."""
+    """Return the variables of a play that wants one of the stand-in's images."""
     return {"iopaint_images": {"cpu": f"iopaint:cpu-{name}-standin"}}
 
 
@@ -31,7 +31,7 @@ class Host:
         return self.shell.check_output(command)
 
     def serves(self, port=8080):
-        """Which of the stand-in's releases answers."""
+        """Return which of the stand-in's releases answers."""
         return json.loads(self(f'python3 -c "{ASK.format(port)}"'))["release"]
 
     def container(self, options=""):
@@ -40,7 +40,7 @@ class Host:
         return self(f"docker inspect --format '{{{{.Id}}}} {{{{.State.StartedAt}}}}' {found}")
 
     def current(self):
-        """The release that the link names."""
+        """Return the release that the link names."""
         return self(f"readlink {INSTANCE}/current").removeprefix("releases/")
 
     def records(self):
@@ -55,7 +55,7 @@ class Host:
         return [json.loads(line) for line in self("cat /var/log/iopaint/audit.log").splitlines()]
 
     def is_settled(self, release):
-        """One release serves and is recorded as current, and nothing of a switch is left over."""
+        """Return whether one release serves and is recorded as current, and nothing of a switch is left over."""
         assert self.serves() == release
         current = [record for record in self.records().values() if record["outcome"] == "current"]
         assert [record["id"] for record in current] == [self.current()]
@@ -68,7 +68,7 @@ class Host:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A failure shows what each host says of itself."""
+    """Show what each host says of itself where a test fails."""
     report = yield
     if report.when == "call" and report.failed:
         for name in NAMES:

@@ -27,13 +27,13 @@ class Run(NamedTuple):
         return int(re.search(rf"^{host} .*changed=(\d+)", self.output, re.MULTILINE)[1])
 
     def says(self, *words: str) -> bool:
-        """Whether the output has all of these, wherever its lines break."""
+        """Return whether the output has all of these, wherever its lines break."""
         text = " ".join(self.output.split())
         return all(" ".join(word.split()) in text for word in words)
 
 
 def process(playbook: str, *arguments: str, **variables) -> dict:
-    """What subprocess needs to run a playbook with extra variables; MOLECULE_INVENTORY_FILE names the inventory."""
+    """Return what subprocess needs to run a playbook with extra variables; MOLECULE_INVENTORY_FILE names the inventory."""
     command = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(ROOT / playbook), *arguments]
     if variables:
         command += ["-e", json.dumps(variables)]

@@ -72,7 +72,7 @@ class ActionModule(ActionBase):
         return self.result(job, task_vars)
 
     def module(self, args: dict, task_vars: dict, name: str = "iopaint.fleet.image_build", **options) -> dict:
-        """One call of a module on the host."""
+        """Run a module on the host; return its result."""
         return self._execute_module(module_name=name, module_args=args, task_vars=task_vars, **options)
 
     def start(self, args: dict, task_vars: dict) -> dict:
@@ -97,7 +97,7 @@ class ActionModule(ActionBase):
                 raise AnsibleActionFail(f"The log of the build could not be read: {seen.get('msg')}", result=seen)
             if seen["running"] or seen["finished"]:
                 held = time.monotonic()
-                if offset or seen["running"]:  # before that the log is a former build's
+                if offset or seen["running"]:  # before that the log is an earlier build's
                     progress.feed(masked(seen["text"], (self._task.args.get("network") or {}).values()))
                     offset = seen["offset"]
             if seen["finished"]:
@@ -109,7 +109,7 @@ class ActionModule(ActionBase):
                 )
 
     def result(self, job: dict, task_vars: dict) -> dict:
-        """What the module gave."""
+        """Return the module's result, once its background job has ended."""
         where = {"jid": job["ansible_job_id"], "_async_dir": job["results_file"].rpartition("/")[0]}
         result = self.module(where, task_vars, name="ansible.legacy.async_status")
         self.module({**where, "mode": "cleanup"}, task_vars, name="ansible.legacy.async_status")

@@ -25,7 +25,7 @@ def started(pid: int) -> str | None:
 
 
 def has_ended(pid: object, began: object) -> bool:
-    """Whether the process of this number that began then is known to have ended; a number is used again."""
+    """Return whether the process of this number that began then is known to have ended; a number is used again."""
     if not isinstance(pid, int) or pid < 1 or not str(began).isdecimal():
         return False
     try:
@@ -73,12 +73,12 @@ def owner(run: str, variables: dict) -> dict:
 
 
 def digest(*words: str) -> str:
-    """A short name for these words, the same for the same words."""
+    """Return a short name for these words, the same for the same words."""
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
 def machine() -> str:
-    """The installation of this machine, without telling its ID; containers may have none, or one from their image."""
+    """Return a name for this machine's installation that hides its ID; containers may have none, or one from their image."""
     try:
         with open("/etc/machine-id", encoding="utf-8", errors="replace") as stream:
             return digest("iopaint.fleet", stream.read().strip())
@@ -87,7 +87,7 @@ def machine() -> str:
 
 
 def boot_id() -> str:
-    """The boot of this machine: process numbers mean nothing beyond it."""
+    """Return the ID of this machine's boot: process numbers mean nothing beyond it."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
             return stream.read().strip() or UNKNOWN
@@ -96,7 +96,7 @@ def boot_id() -> str:
 
 
 def namespaces() -> str:
-    """Where numbers and start times of processes mean the same. /proc may be that of another namespace than the process's own."""
+    """Return the namespaces that give process numbers and start times their meaning; /proc may be another namespace's."""
     try:
         if os.readlink("/proc/self") != str(os.getpid()):
             return UNKNOWN
@@ -107,7 +107,7 @@ def namespaces() -> str:
 
 
 def is_over(holder: dict, here: dict) -> bool:
-    """Whether the play that holds the lock is known to have ended: it ran where its process could be seen from here."""
+    """Return whether the play that holds the lock is known to have ended: it ran where its process could be seen from here."""
     place = ("controller", "machine", "boot", "namespaces")
     if UNKNOWN in (here["boot"], here["namespaces"]) or any(holder.get(key) != here[key] for key in place):
         return False
@@ -135,5 +135,5 @@ class ActionModule(ActionBase):
         return result
 
     def module(self, args: dict, task_vars: dict) -> dict:
-        """One call of the module on the host."""
+        """Run the module on the host; return its result."""
         return self._execute_module(module_name="iopaint.fleet.lock", module_args=args, task_vars=task_vars)

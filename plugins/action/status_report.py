@@ -13,7 +13,7 @@ from ansible_collections.iopaint.fleet.plugins.plugin_utils import status
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "roles" / "iopaint_status" / "templates"
-OF_HOST = ("driver", "disk", "lock")  # the page has a second table, of the hosts
+OF_HOST = ("driver", "disk", "backup", "lock")  # the page has a second table, of the hosts
 
 
 def page(fleet):
@@ -21,7 +21,7 @@ def page(fleet):
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["room"] = status.room
+    environment.filters.update(room=status.room, backed_up=status.backed_up)
     template = environment.get_template("status.html.j2")
     columns = [column for column in status.COLUMNS if column not in OF_HOST]
     return template.render(fleet=fleet, rows=status.every_row(fleet, "own_level"), columns=columns, summary=status.summary(fleet))

@@ -39,7 +39,22 @@ WORDS = (
     ((int, float), "a number"),
     (type(None), "empty"),
 )
-OF_MANY_LINES = ("docker_upstream_key", "docker_registry_cas")  # keys and certificates, each for a file of its own
+OF_MANY_LINES = (  # keys and certificates, for a file each
+    "docker_upstream_key",
+    "docker_registry_cas",
+    "iopaint_image_git_known_hosts",
+    "iopaint_backup_ssh_key",
+    "iopaint_backup_ssh_known_hosts",
+)
+REPLACED = {  # by what; a setting that no longer counts must not be passed over in silence
+    "iopaint_backup_target": "iopaint_backup_repository",
+    "iopaint_backup_keep": "iopaint_backup_keep_daily, iopaint_backup_keep_weekly and iopaint_backup_keep_monthly",
+    "iopaint_backup_mounted": "iopaint_backup_mount",
+    "iopaint_backup_ssh": "iopaint_backup_ssh_key and iopaint_backup_ssh_known_hosts",
+    "iopaint_backup_password": "iopaint_backup_environment",
+    "iopaint_backup_rsync_options": "iopaint_backup_restic_options",
+    "iopaint_restore_from": "iopaint_restore_snapshot",
+}
 
 
 def misread(name: str, value: object, option: dict) -> str:
@@ -55,7 +70,7 @@ def misread(name: str, value: object, option: dict) -> str:
 
 
 def described(value: object, kind: str) -> str:
-    """What a wrong value is, for a message. What is or should be a list or a dictionary is not shown, as it may hold a secret."""
+    """Return a wrong value for a message; lists and dictionaries, which may hold secrets, are not shown."""
     if isinstance(value, datetime.date):
         return str(value)
     if kind in ("list", "dict") or not isinstance(value, (*SCALARS, type(None))):
@@ -65,7 +80,7 @@ def described(value: object, kind: str) -> str:
 
 
 def broken_texts(name: str, value: object) -> list[str]:
-    """Where a value has a control character, a line end first of all: in files and commands it would begin a line of its own."""
+    """Return the places where a value has a control character; a line end would begin a line of its own in files and commands."""
     if name in OF_MANY_LINES:
         return []
     if isinstance(value, str):
@@ -79,7 +94,7 @@ def broken_texts(name: str, value: object) -> list[str]:
 
 
 def problems(name: str, value: object, option: dict) -> list[str]:  # noqa: PLR0911 - a case each
-    """What is wrong with a value, one sentence each; name says where it stands, as in iopaint_instances[0].port."""
+    """Return what is wrong with a value, one sentence each; name says where it stands, as in iopaint_instances[0].port."""
     kind = option.get("type", "str")
     shown = f"{name} is {described(value, kind)}"
     if option.get("no_log"):
@@ -111,7 +126,7 @@ def problems(name: str, value: object, option: dict) -> list[str]:  # noqa: PLR0
 
 
 def members(name: str, value: dict, options: dict) -> list[str]:
-    """What is wrong with the keys of a dictionary that has an option for each of them."""
+    """Return what is wrong with the keys of a dictionary that has an option for each of them."""
     found = [f"{name} has no {key}, which it needs" for key, o in options.items() if o.get("required") and key not in value]
     for key, item in value.items():
         if key not in options:
@@ -122,13 +137,13 @@ def members(name: str, value: dict, options: dict) -> list[str]:
 
 
 def nearest(word: str, known: list, cutoff: float) -> str:
-    """A hint at the likeliest of the known names, or nothing."""
+    """Return a hint at the likeliest of the known names, or nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f" (nearest: {close[0]})" if close else ""
 
 
 def misspelt(names: list, known: list) -> list[str]:
-    """The names of ours that no role knows and that look like one it does."""
+    """Return the names of ours that no role knows and that look like one it does."""
     unknown = sorted(name for name in names if name.startswith("iopaint_") and name not in known)
     hints = {name: nearest(name, known, CLOSE) for name in unknown}
     return [f"{name} is no variable of this collection{hint}" for name, hint in hints.items() if hint]
@@ -163,7 +178,10 @@ class ActionModule(ActionBase):
                 found.append(f"{name} is empty, accepted: {kind} (without the line: {option.get('default')!r})")
             else:
                 found += problems(name, value, option)
-        found += misspelt(list(task_vars), [name for role in every_role for name in specification(role)])
+        found += [f"{old} was replaced by {new}" for old, new in REPLACED.items() if old in task_vars]
+        found += misspelt(
+            [name for name in task_vars if name not in REPLACED], [name for role in every_role for name in specification(role)]
+        )
         result.update(changed=False, problems=found)
         if found:
             result.update(failed=True, msg="Nothing was changed. " + "; ".join(found) + ".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: build_table
-short_description: Gives the images of a host as a table
+short_description: Return the images of a host as a table
 version_added: 1.0.0
 description:
   - One line for each variant, with tag, immutable tag, digest, size, time of the build, and how much was cached or downloaded.

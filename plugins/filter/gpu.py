@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.iopaint.fleet.plugins.module_utils.gpu import CDI_KIND, explain_start, version_key
+from ansible_collections.iopaint.fleet.plugins.module_utils.gpu import CDI_KIND, version_key
 
 
 def gpu_faults(info, minimum_driver=""):
@@ -73,11 +73,6 @@ def gpu_cdi_names(info, by="index"):
         for mig in gpu["mig_devices"]:
             names.append(f"{gpu['index']}:{mig['index']}" if by == "index" else mig["uuid"])
     return [f"{CDI_KIND}={name}" for name in names]
-
-
-def gpu_start_error(error, info):
-    """Return one sentence for what the engine or Compose said when a container with a GPU did not start."""
-    return explain_start(str(error), info, info["engine"])
 
 
 # PCI device IDs rise with the generations: the first of Turing, and the first of Blackwell.
@@ -155,6 +150,5 @@ class FilterModule:
             "gpu_cdi_names": gpu_cdi_names,
             "gpu_faults": gpu_faults,
             "gpu_kernel_module": gpu_kernel_module,
-            "gpu_start_error": gpu_start_error,
             "gpu_warnings": gpu_warnings,
         }

@@ -280,16 +280,18 @@ def instance_releases(wanted, layout, common):
     return done
 
 
-def data_folders(wanted, models, data, owner):
+def data_folders(wanted, models, data, owner, mode):
     """Return the folders of models and outputs below data, each for the owner, as the module instance_files takes them.
 
-    wanted: completed instances. models: files as the filter model_files gives them. owner: number of user and group.
+    wanted: completed instances. models: files as the filter model_files gives them. owner: number of user and group. mode: of the
+    folders of outputs, in octal.
     """
     paths = [f"{CHECKPOINTS}/any", *(model["path"] for model in models)]
     parents = [str(parent) for path in paths for parent in reversed(PurePosixPath(path).parents)]
     names = ["models", *(f"models/{parent}" for parent in parents if parent != ".")]
-    names += [f"outputs/{instance['name']}" for instance in wanted]
-    return [{"path": f"{data}/{name}", "owner": int(owner)} for name in dict.fromkeys(names)]
+    outputs = [f"outputs/{instance['name']}" for instance in wanted]
+    folders = [{"path": f"{data}/{name}", "owner": int(owner)} for name in dict.fromkeys(names)]
+    return folders + [{"path": f"{data}/{name}", "owner": int(owner), "mode": mode} for name in outputs]
 
 
 class FilterModule:

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Filters: what an operator reads when a deploy has failed."""
+"""Filters: the report on a failed deploy."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ ADVICE = "`docker compose ls` on the host shows what runs; iopaint.fleet.rollbac
 
 
 def plain_text(lines):
-    """Return lines, or one text, without terminal escapes and control characters, as one text without outer white space."""
+    """Return lines, or a text, as one text without terminal escapes, control characters and outer white space."""
     return plain(lines if isinstance(lines, str) else "\n".join(lines)).strip()
 
 
 def failure_reason(result):
     """Return why a task failed, in a rescue: the messages of its result, or of those items of a loop that failed."""
     items = result.get("results") or [result]
-    said = [str(item.get("msg") or "") for item in items if item.get("failed") or len(items) == 1]
-    return " ".join(text.strip() for text in said if text.strip()) or "the host does not answer"
+    messages = [str(item.get("msg") or "") for item in items if item.get("failed") or len(items) == 1]
+    return " ".join(text.strip() for text in messages if text.strip()) or "the host does not answer"
 
 
-def outcomes(group, reason, back, unreverted="", restarted=True):
-    """Return what a failed switch of a group of instances came to, one entry for each instance whose release is not in place.
+def outcomes(group, reason, reverted, unreverted="", restarted=True):
+    """Return the outcome of a failed switch, one entry for each instance of the group whose release is not in place.
 
-    group: as iopaint.fleet.release returned it. back: the result of its state V(back). restarted: whether a release that is not
-    new was restarted.
+    group: as iopaint.fleet.release returned it. reverted: the result of its state `reverted`. restarted: whether a release that
+    is not new was restarted.
     """
-    started = {item["name"]: item["id"] for item in back.get("instances", [])}
+    started = {item["name"]: item["id"] for item in reverted.get("instances", [])}
     new = [item for item in group["instances"] if item["new"]]
     found = []
     for item in new or group["instances"]:
-        untouched = not back.get("begun", True) if item["new"] else not restarted
+        untouched = not reverted.get("begun", True) if item["new"] else not restarted
         previous = (item["before"] or "" if untouched else started.get(item["name"], "")) if item["new"] else ""
-        again = [{"name": each["name"], "id": each["id"]} for each in group["give_way"] if each["name"] in started]
+        again = [{"name": each["name"], "id": each["id"]} for each in group["displaced"] if each["name"] in started]
         failure = {"instance": item, "reason": reason, "previous": previous, "again": again, "untouched": untouched}
-        served = bool(previous or again) and not unreverted
-        found.append({**failure, "reverted": served, "unreverted": unreverted})
+        serves = bool(previous or again) and not unreverted
+        found.append({**failure, "reverted": serves, "unreverted": unreverted})
     return found
 
 
 def untouched(name, release, failure):
-    """Return that what ran before a failure still runs, as a sentence."""
+    """Return a sentence that says what a failure left untouched."""
     if not failure["instance"]["new"]:
         return f"{name}: the check itself failed, so its release {release} was neither restarted nor changed."
     was = f"the release {failure['previous']} was not touched" if failure["previous"] else "nothing was started"
@@ -48,7 +48,7 @@ def untouched(name, release, failure):
 
 
 def became(failure):
-    """Return what became of the release of an instance that failed, as a sentence."""
+    """Return a sentence that says what became of the release of an instance that failed."""
     instance, previous = failure["instance"], failure["previous"]
     name, release = instance["name"], instance["id"]
     if failure["untouched"]:
@@ -59,7 +59,7 @@ def became(failure):
         return f"{name}: {release} failed, and the previous release could not be restored: {failure['unreverted']}"
     if not previous and failure["again"]:
         names = ", ".join(f"{each['name']} ({each['id']})" for each in failure["again"])
-        return f"{name}: {release} is recorded as failed; what had given way to it serves again and is proven: {names}."
+        return f"{name}: {release} is recorded as failed; started again and proven in its place: {names}."
     if not previous:
         return f"{name}: there is no previous release to revert to; {release} is recorded as failed."
     serves = (
@@ -70,8 +70,8 @@ def became(failure):
     return f"{name}: reverted to the previous release {previous}, which {serves}"
 
 
-def answers(result, url, failure):
-    """Return what a result of the module instance_answer says of the address, as a sentence."""
+def serving(result, url, failure):
+    """Return a sentence that says what serves at the address; result: of the module instance_probe."""
     status = result.get("status", -1)
     if status == 200 and failure["untouched"]:
         return f"{url} answers."
@@ -82,15 +82,15 @@ def answers(result, url, failure):
     return f"Nothing serves on {url}: {plain_text(str(result.get('msg', 'no answer')))}"
 
 
-def failure_report(outcomes, asked, instances):
-    """Return the report."""
-    replies = {result["item"]["instance"]["name"]: result for result in asked if "item" in result}
+def failure_report(outcomes, probes, instances):
+    """Return the report: a paragraph for each instance that failed, then the instances that are current and proven."""
+    found = {result["item"]["instance"]["name"]: result for result in probes if "item" in result}
     paragraphs = []
     for failure in outcomes:
         name, url = failure["instance"]["name"], failure["instance"]["url"]
         lines = [failure["reason"], became(failure)]
         if failure["untouched"] or not failure["reverted"]:
-            lines.append(f"{answers(replies.get(name, {}), url, failure)} {ADVICE}")
+            lines.append(f"{serving(found.get(name, {}), url, failure)} {ADVICE}")
         paragraphs.append("\n".join(lines))
     failed = {failure["instance"]["name"] for failure in outcomes}
     proven = [f"{item['name']} ({item['id']})" for item in instances if item["name"] not in failed]

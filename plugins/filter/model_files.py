@@ -9,7 +9,7 @@ from ansible.errors import AnsibleFilterError
 
 DOCUMENTATION = r"""
 name: model_files
-short_description: Completes iopaint_models with what is known of IOPaint's erase models
+short_description: Complete iopaint_models with path, address and checksum of IOPaint's erase models
 version_added: 1.0.0
 description:
   - Each model becomes one file with the keys C(name), C(url), C(checksum) and C(path) (below the model folder).
@@ -53,8 +53,8 @@ def model_files(models):
     """Return one dict with name, url, checksum and path for each model; raise AnsibleFilterError on what can't be completed."""
     files = []
     for index, model in enumerate(models):
-        if not isinstance(model, dict) or "name" not in model or set(model) - KEYS:
-            raise AnsibleFilterError(f"iopaint_models[{index}]: {model!r} must be a dict of name, url, checksum and path.")
+        if not isinstance(model, dict) or "name" not in model or set(model) - KEYS:  # what it holds may be a secret
+            raise AnsibleFilterError(f"iopaint_models[{index}] must be a dictionary of name, url, checksum and path.")
         entry = {key: value for key, value in model.items() if value is not None}
         if isinstance(model["name"], str) and model["name"] in KNOWN:
             place, md5 = KNOWN[model["name"]]

@@ -167,8 +167,11 @@ def compression_of(path):
     raise BundleError(f"it is no bundle: its first bytes ({start.hex() or 'none'}) are those of neither zstd nor gzip")
 
 
-def compare(path, checksum):
-    """Raise BundleError where an archive has not a checksum, written as ALGORITHM:HEX; an empty one is not compared."""
+def compare(path, checksum, name):
+    """Raise BundleError unless an archive has a checksum, written as ALGORITHM:HEX; an empty one is not compared.
+
+    name: what the user knows the checksum by.
+    """
     if not checksum:
         return
     try:
@@ -177,9 +180,9 @@ def compare(path, checksum):
     except OSError as error:
         raise BundleError(f"it can't be read: {error.strerror}") from error
     except ValueError as error:
-        raise BundleError(f"iopaint_image_bundle_checksum is {checksum!r}, and has to be like sha256:0123…") from error
+        raise BundleError(f"{name} is {checksum!r}, and has to be like sha256:0123…") from error
     if not right:
-        raise BundleError(f"it has not the checksum {checksum} (iopaint_image_bundle_checksum)")
+        raise BundleError(f"it has not the checksum {checksum} ({name})")
 
 
 @contextlib.contextmanager
@@ -193,7 +196,7 @@ def members(path, find):
     if not program:
         raise BundleError(
             f"it is compressed with {compression}, which this machine has not. Install {compression} here, or make the bundle "
-            "with another iopaint_bundle_compression"
+            "anew with another compression"
         )
     command = [program, "-dcq", path]
     with subprocess.Popen(  # pylint: disable=ansible-bad-function # gigabytes stream by

@@ -10,20 +10,25 @@ import re
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(-[0-9]+)?")  # of an instance
 PROJECT = "com.docker.compose.project"
 PREFIX = "iopaint-"  # begins the compose project of an instance
-BESIDE = "-beside"  # ends that of a trial (tasks/beside.yml of the role iopaint)
+CANDIDATE = "candidate-"  # precedes that of an instance's candidate (tasks/candidate.yml of the role iopaint)
 SERVICES = ("iopaint-cpu", "iopaint-gpu")
 
 
+def candidate_project(name):
+    """Return the compose project of an instance's candidate; no project of an instance has this form."""
+    return CANDIDATE + PREFIX + name
+
+
 def projects(name):
-    """Return the compose projects that an instance may have: its own, and that of a trial."""
-    return [PREFIX + name, PREFIX + name + BESIDE]
+    """Return the compose projects that an instance may have: its own, and that of its candidate."""
+    return [PREFIX + name, candidate_project(name)]
 
 
 def instance_of(container, top):
     """Return the instance that a container belongs to, None for somebody else's.
 
-    container: the engine's document of it. top: folder with a folder for each instance, which is what makes it ours: a project of
-    the same name that compose was given from elsewhere is its owner's.
+    container: the engine's document of it. top: the folder of the instances. A project of the same name in another folder is
+    somebody else's.
     """
     labels = (container.get("Config") or {}).get("Labels") or {}
     folder = os.path.realpath(labels.get("com.docker.compose.project.working_dir", "/"))
@@ -32,13 +37,13 @@ def instance_of(container, top):
     return name if ours and NAME.fullmatch(name) else None
 
 
-def is_trial(container, name):
-    """Return whether a container of this instance is that of a release which is tried beside the one that serves."""
-    return container["Config"]["Labels"][PROJECT] == PREFIX + name + BESIDE
+def is_candidate(container, name):
+    """Return whether a container of this instance is that of a candidate, a release started next to the current one."""
+    return container["Config"]["Labels"][PROJECT] == candidate_project(name)
 
 
 def documents(docker, *options):
-    """Return the engine's documents of the containers that run, with the option --all of all. docker: a Docker of docker_cli."""
+    """Return the engine's documents of the running containers, with the option --all of all. docker: a Docker of docker_cli."""
     _rc, out, _err = docker.run("ps", "--quiet", "--no-trunc", *options, check_rc=True)
     if not out.split():
         return []

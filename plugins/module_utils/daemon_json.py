@@ -101,7 +101,7 @@ class Number(NamedTuple):
     literal: str
 
     def means(self, wanted: float) -> bool:
-        """An integer is never a float: the engine tells 1 from 1.0."""
+        """Return whether two numbers are equal; an integer is never a float, as the engine tells 1 from 1.0."""
         if isinstance(wanted, int):
             return self.literal == str(wanted)
         return not self.literal.lstrip("-").isdigit() and float(self.literal) == wanted
@@ -147,7 +147,7 @@ def parse(text: str) -> Node:
 
 
 def document(text: str) -> dict[str, Any]:
-    """The options in a file's text; an empty file has none."""
+    """Return the options in a file's text; an empty file has none."""
     return _plain(parse(text)) if text.strip(SPACE) else {}
 
 
@@ -251,7 +251,7 @@ def _kind(value: Any) -> str:
 
 
 def merge(text: str, settings: dict[str, Any], absent: Sequence[str] = (), lists: str = "replace") -> str:
-    """The text with the settings in it and what is to be absent taken out, the very same text if that is so already."""
+    """Return the text with the settings and without the absent keys; the very same text if nothing changes."""
     _check_values(settings)
     for dotted in absent:
         if find(settings, dotted):
@@ -270,7 +270,7 @@ def merge(text: str, settings: dict[str, Any], absent: Sequence[str] = (), lists
 
 
 def find(tree: Any, dotted: str) -> tuple[str, ...]:
-    """The keys that a dotted path leads along, empty where there is none; keys may have dots of their own."""
+    """Return the keys that a dotted path leads along, empty where there is none; keys may have dots of their own."""
     if not isinstance(tree, dict):
         return ()
     if dotted in tree:
@@ -283,7 +283,7 @@ def find(tree: Any, dotted: str) -> tuple[str, ...]:
 
 
 def same(node: Node, wanted: Any) -> bool:
-    """Whether the file's value means what is wanted."""
+    """Return whether the file's value means what is wanted."""
     have = node.value
     if isinstance(wanted, dict):
         return (
@@ -332,7 +332,7 @@ def _edits(text: str, node: Node, wanted: dict[str, Any], union: bool, unit: str
 
 
 def _growth(text: str, node: Node, extra: dict[str, Any] | list[Any], unit: str | None) -> Edit:
-    """What appends members to an object or a list, laid out as the members that it has."""
+    """Return the text to append for new members of an object or a list, laid out like its other members."""
     if not node.value:
         return Edit(node.start, node.end, _dump(extra, unit, _line_indent(text, node.start)))
     indent = _member_indent(text, node)
@@ -346,7 +346,7 @@ def _growth(text: str, node: Node, extra: dict[str, Any] | list[Any], unit: str 
 
 
 def _without(text: str, keys: tuple[str, ...]) -> str:
-    """The text without the member that the keys lead to, and without the comma it needed."""
+    """Return the text without the member that the keys lead to, and without the comma it needed."""
     parent = parse(text)
     for key in keys[:-1]:
         parent = parent.value[key]
@@ -375,7 +375,7 @@ def _line_indent(text: str, offset: int) -> str:
 
 
 def _member_indent(text: str, node: Node) -> str | None:
-    """The indentation of the first member, none where it follows its bracket on the same line."""
+    """Return the indentation of the first member, none where it follows its bracket on the same line."""
     gap = text[node.start + 1 : _children(node)[0].begin]
     return gap[gap.rindex("\n") + 1 :] if "\n" in gap else None
 
@@ -482,7 +482,7 @@ def _expanded(command: Word, environment: dict[str, Word]) -> Iterator[Word]:
 
 
 def parse_flags(words: Sequence[Word]) -> list[Flag]:
-    """The flags among a command line's words; `--opt value` and `--opt=value` alike."""
+    """Return the flags among a command line's words; `--opt value` and `--opt=value` alike."""
     found = []
     for (text, source), (following, _source) in zip(words, [*words[1:], Word("", "")]):
         if text.startswith("--"):

@@ -1,195 +1,327 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A tree of data beside its replacement: made ready, exchanged by renames, taken back.
+"""A tree of data beside its replacement: compared, exchanged in one step, taken back.
 
-    models, .restore-models (made ready), .former-models-20261124T031500Z (what was replaced)
+    models, .restore-models-1f0c22aa/models (its replacement), .former-models-20261124T031500Z (what was replaced)
 
-A container holds the folder that it was started with, so whatever uses a tree is stopped for the exchange.
+The container owns the tree, so nothing below it is reached by a path: folders are opened one by one, and no link is followed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import os
 import re
-import shutil
 import stat
+import subprocess
 import time
 
-from ansible_collections.iopaint.fleet.plugins.module_utils import manifest
-
+RECORD = ".restore.json"  # in the data folder, while a restore is at work
 READY, FORMER = ".restore-", ".former-"
 NEW, CHANGED, REMOVED, NEWER = "new", "changed", "removed", "newer and left"
-STAMP = re.compile(r"-\d{8}T\d{6}Z$")
+STAMP = re.compile(r"-\d{8}T\d{6}Z(\.\d+)?$")
+TREE = re.compile(r"models|outputs/[^/.,][^/,]*")
+DEPTH = 100  # folders inside each other; a backup has no more either
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+BLOCK = 1 << 20
+EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
+AT_FDCWD = -100
+
+
+def exchange(one, other):
+    """Exchange two folders in one step; return False where the file system can't."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(one), os.fsencode(other)
+    if libc.renameat2(AT_FDCWD, ctypes.c_char_p(names[0]), AT_FDCWD, ctypes.c_char_p(names[1]), EXCHANGE) == 0:
+        return True
+    if ctypes.get_errno() in (errno.EINVAL, errno.ENOSYS):
+        return False
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), one, None, other)
+
+
+@contextlib.contextmanager
+def opened(path, dir_fd=None):
+    """Open a folder, never by a link; give its descriptor, None where there is no folder."""
+    try:
+        descriptor = os.open(path, FOLDER, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        descriptor = None
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def below(root, path):
+    """Open a folder below a descriptor, each part of the path by itself; None where one of them is no folder."""
+    with contextlib.ExitStack() as stack:
+        for part in [part for part in path.split("/") if part != "."]:
+            if root is not None:
+                root = stack.enter_context(opened(part, root))
+        yield root
+
+
+def walk(path):
+    """Yield (relative path of a folder, descriptor, names of folders, other names), from the top down; follow no link."""
+    if os.path.isdir(path):
+        for folder, folders, names, descriptor in os.fwalk(path, follow_symlinks=False):
+            inside = os.path.relpath(folder, path)
+            links = [name for name in folders if stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode)]
+            folders[:] = [name for name in folders if name not in links]
+            if inside.count("/") >= DEPTH:
+                folders.clear()  # stays in the previous tree
+            yield inside, descriptor, folders, names + links
+
+
+def status_of(name, descriptor):
+    """Return the status of a name in a folder, None where it is not there."""
+    try:
+        return os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def mark(status):
+    """Return what tells a file that was written to from one that was not."""
+    return [status.st_size, status.st_mtime_ns]
 
 
 class Tree:
-    """One tree: where it is (links followed), and what lies beside it."""
+    """One tree: where it is (the operator's links followed), and what lies beside it."""
 
-    def __init__(self, data, name):
-        """Take the data folder and the tree's name."""
+    def __init__(self, data, name, token=""):
+        """Take the data folder, the tree's name, and what tells this restore's folder from that of another restore."""
         self.name = name
         self.live = os.path.realpath(os.path.join(data, name))
         self.above, self.base = os.path.split(self.live)
-        self.ready = os.path.join(self.above, READY + self.base)
+        self.ready = os.path.join(self.above, f"{READY}{self.base}-{token}")
+        self.stage = os.path.join(self.ready, name)
+
+    def owner_above(self, user):
+        """Return the folder above the tree that belongs to the container's user, None where there is none."""
+        above = self.above
+        while above != "/":
+            if os.path.lexists(above) and user in (os.stat(above).st_uid, os.stat(above).st_gid):
+                return above
+            above = os.path.dirname(above)
+        return None
 
     def formers(self):
-        """Return what earlier exchanges have replaced, oldest first."""
+        """Return what earlier exchanges have replaced."""
         names = sorted(os.listdir(self.above)) if os.path.isdir(self.above) else []
         wanted = FORMER + self.base
         return [os.path.join(self.above, name) for name in names if STAMP.sub("", name) == wanted != name]
 
-    def repair(self):
-        """Bring back a tree whose exchange was killed between its two renames, and drop what was being made ready."""
-        formers = self.formers()
-        if formers and not os.path.lexists(self.live):
-            os.rename(formers[-1], self.live)
-        if os.path.lexists(self.ready):
-            shutil.rmtree(self.ready)
+    def settle(self, user):
+        """Hand the replacement to the container's user, without what is neither file, folder nor link."""
+        if os.geteuid() == 0:
+            os.chown(self.ready, 0, 0)
+        for _inside, descriptor, folders, names in walk(self.stage):
+            for name in [*folders, *names]:
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                kind = stat.S_IFMT(status.st_mode)
+                if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+                    os.unlink(name, dir_fd=descriptor)
+                    continue
+                os.chown(name, user, user, dir_fd=descriptor, follow_symlinks=False)
+                if kind != stat.S_IFLNK:
+                    os.chmod(name, status.st_mode & 0o777, dir_fd=descriptor)
+        os.chown(self.stage, user, user)
 
-    def make_ready(self, entries):
-        """Make the folders and links of a replacement; its files are then put into it."""
-        os.makedirs(self.ready, mode=0o700)
-        for path, entry in entries.items():
-            place = os.path.join(self.ready, path)
-            if entry["type"] == manifest.FOLDER and path != ".":
-                os.mkdir(place)
-            elif entry["type"] == manifest.LINK:
-                os.symlink(entry["target"], place)
+    # --- before the exchange ------------------------------------------------------------------------------------------
 
-    def settle(self, entries, owner):
-        """Return all of a replacement its owner, modes and times; a file that is linked to a live one becomes one of its own."""
-        for path, entry in reversed(entries.items()):  # a folder after what it holds
-            place = os.path.join(self.ready, path)
-            if right(place, entry, owner):
-                continue
-            if entry["type"] == manifest.FILE and os.lstat(place).st_nlink > 1:
-                shutil.copyfile(place, f"{self.ready}.copy")
-                os.replace(f"{self.ready}.copy", place)
-            os.lchown(place, owner, owner)
-            if entry["type"] != manifest.LINK:
-                os.chmod(place, int(entry["mode"], 8) & 0o777)
-            if entry["type"] == manifest.FILE:
-                os.utime(place, ns=(entry["mtime_ns"], entry["mtime_ns"]))
-
-    def differences(self, document, entries, owner, exact):
+    def compare(self, since, exact, link):
         """Return what an exchange would change: NEW, CHANGED, REMOVED or NEWER by path.
 
-        exact: whether what the backup does not have goes, and what is newer than it does not stay.
+        since: when the snapshot was begun, in nanoseconds. exact: whether what the snapshot does not have goes, and what is newer
+        does not stay. link: whether a file that is the same becomes one with the live one.
         """
         found = {}
-        for path, entry in entries.items():
-            if not self.is_same(path, entry, owner):
-                there = os.path.lexists(os.path.join(self.live, path))
-                newer = there and not exact and self.is_newer(path, entry, document)
-                found[path] = NEWER if newer else CHANGED if there else NEW
-        if exact and os.path.isdir(self.live):
-            found.update({path: REMOVED for path in relative(self.live) if path not in entries})
+        with opened(self.live) as root:
+            for inside, staged, folders, names in walk(self.stage):
+                with below(root, inside) as live:
+                    for name in [*folders, *names]:
+                        path = os.path.normpath(os.path.join(inside, name))
+                        ours, theirs = os.stat(name, dir_fd=staged, follow_symlinks=False), live and status_of(name, live)
+                        if not theirs:
+                            found[path] = NEW
+                        elif self.is_newer(theirs, since, exact) and not same_attributes(ours, theirs):
+                            found[path] = NEWER
+                        elif not is_same(name, staged, live, link):
+                            found[path] = CHANGED
+        if exact:
+            for inside, _live, folders, names in walk(self.live):
+                with opened(self.stage) as root, below(root, inside) as staged:
+                    gone = [name for name in [*folders, *names] if staged is None or not status_of(name, staged)]
+                    found.update({os.path.normpath(os.path.join(inside, name)): REMOVED for name in gone})
         return found
 
-    def is_same(self, path, entry, owner):
-        """Return whether a live file is as the backup has it, attributes included."""
-        place = os.path.join(self.live, path)
-        with contextlib.suppress(OSError):
-            if not right(place, entry, owner):
-                return False
-            if entry["type"] == manifest.FILE:
-                twin = os.lstat(os.path.join(self.ready, path))
-                return os.path.samestat(os.lstat(place), twin) or manifest.sha256(place) == entry["sha256"]
-            return entry["type"] == manifest.FOLDER or os.readlink(place) == entry["target"]
+    def is_newer(self, status, since, exact):
+        """Return whether a live file stays, as it was written after the snapshot was begun; never one of the models."""
+        return not exact and self.name != "models" and stat.S_ISREG(status.st_mode) and status.st_mtime_ns > since
+
+    # --- the exchange -------------------------------------------------------------------------------------------------
+
+    def carry_over(self, since):
+        """Give the replacement what only the live tree has, and what is newer there."""
+        carry(self.live, self.stage, lambda status, there: not there or self.is_newer(status, since, False))
+
+    def marks(self):
+        """Return number and mark of each file of the replacement: what is written after the exchange is told by them."""
+        marks = {}
+        for _inside, descriptor, _folders, names in walk(self.stage):
+            marks.update(
+                {str(status.st_ino): mark(status) for status in (status_of(name, descriptor) for name in names) if status}
+            )
+        return marks
+
+    def swap(self):
+        """Exchange the replacement and the live tree."""
+        if not os.path.lexists(self.live):
+            os.rename(self.stage, self.live)
+        elif not exchange(self.stage, self.live):
+            aside = f"{self.ready}/.aside"  # a file system such as NFS; repair() knows the gap between the two
+            os.rename(self.live, aside)
+            os.rename(self.stage, self.live)
+            os.rename(aside, self.stage)
+
+    def mend_gap(self):
+        """Close the gap that a process killed in swap() has left, on a file system that can't exchange."""
+        aside = f"{self.ready}/.aside"
+        if os.path.lexists(aside):
+            os.rename(aside, self.stage if os.path.lexists(self.live) else self.live)
+
+    def take_back(self, marks):
+        """Put the previous tree in its place again, with what was written since the exchange; marks: as marks() gave them."""
+        carry(self.live, self.stage, lambda status, _there: marks.get(str(status.st_ino)) != mark(status))
+        self.swap()
+
+    def put_aside(self):
+        """Move the previous tree out of the replacement's folder; return where it is."""
+        stamp = f"{FORMER}{self.base}{time.strftime('-%Y%m%dT%H%M%SZ', time.gmtime())}"
+        tries = [stamp, *(f"{stamp}.{number}" for number in range(1, 1000))]
+        former = next(path for path in (os.path.join(self.above, name) for name in tries) if not os.path.lexists(path))
+        os.rename(self.stage, former)
+        self.drop()
+        return former
+
+    def drop(self):
+        """Remove the replacement's folder; by rm, as folders may lie deeper in each other than Python recurses.
+
+        It is renamed first: a restic whose play was killed may still be at work, and finds none of its paths then.
+        """
+        gone = f"{self.ready}.gone"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.ready, gone)
+        subprocess.run(["rm", "-rf", "--", gone], check=True)
+
+    def prune(self):
+        """Remove of the previous tree what the tree has as well, the same file; return whether anything is left of it."""
+        with opened(self.live) as root, opened(self.stage) as previous:
+            for inside in reversed([inside for inside, *_rest in walk(self.stage)]):
+                with below(root, inside) as live, below(previous, inside) as old:
+                    for name in os.listdir(old):
+                        ours, theirs = os.stat(name, dir_fd=old, follow_symlinks=False), live and status_of(name, live)
+                        if stat.S_ISDIR(ours.st_mode):
+                            with contextlib.suppress(OSError):  # only an empty one
+                                os.rmdir(name, dir_fd=old)
+                        elif theirs and (os.path.samestat(ours, theirs) or same_link(name, old, live)):
+                            os.unlink(name, dir_fd=old)
+            return bool(os.listdir(previous))
+
+
+def same_attributes(ours, theirs):
+    """Return whether kind, owner and mode of two are the same, and of files size and time."""
+    kind = stat.S_IFMT(ours.st_mode)
+    if (ours.st_uid, ours.st_gid, kind) != (theirs.st_uid, theirs.st_gid, stat.S_IFMT(theirs.st_mode)):
         return False
-
-    def is_newer(self, path, entry, document):
-        """Return whether a live output was written after the backup had begun; models are as the backup has them."""
-        if manifest.kind(self.name) != "outputs" or entry["type"] != manifest.FILE:
-            return False
-        status = os.lstat(os.path.join(self.live, path))
-        return stat.S_ISREG(status.st_mode) and status.st_mtime_ns > max(document["begun_ns"], entry["mtime_ns"])
-
-    def exchange(self, document, entries, exact):
-        """Put the replacement in the tree's place; return where the former tree is now, or None, and what stays as newer."""
-        former, newer = None, set()
-        if os.path.lexists(self.live):
-            if not exact:
-                newer = {path for path, entry in entries.items() if self.keeps(path, entry, document)}
-                carry(self.live, self.ready, set(entries) - newer)
-            former = os.path.join(self.above, f"{FORMER}{self.base}{time.strftime('-%Y%m%dT%H%M%SZ', time.gmtime())}")
-            os.rename(self.live, former)
-        os.rename(self.ready, self.live)
-        return former, sorted(newer)
-
-    def keeps(self, path, entry, document):
-        """Return whether a live file stays, as it is newer than the backup."""
-        with contextlib.suppress(OSError):
-            return self.is_newer(path, entry, document)
+    if kind != stat.S_IFLNK and stat.S_IMODE(ours.st_mode) != stat.S_IMODE(theirs.st_mode):
         return False
-
-    def take_back(self, former, entries):
-        """Put the former tree in its place again, with what was written since."""
-        carry(self.live, former, entries)
-        os.rename(self.live, self.ready)
-        os.rename(former, self.live)
-        shutil.rmtree(self.ready)
-
-    def prune(self, former):
-        """Remove of a former tree what the tree has as well, the same file; tell whether anything is left of it."""
-        for path in reversed(list(relative(former))):
-            old, new = os.path.join(former, path), os.path.join(self.live, path)
-            with contextlib.suppress(OSError):
-                if stat.S_ISDIR(os.lstat(old).st_mode):
-                    os.rmdir(old)  # only an empty one
-                elif os.path.samestat(os.lstat(old), os.lstat(new)) or same_link(old, new):
-                    os.unlink(old)
-        with contextlib.suppress(OSError):
-            os.rmdir(former)
-        return os.path.lexists(former)
+    return kind != stat.S_IFREG or mark(ours) == mark(theirs)
 
 
-def same_link(one, other):
-    """Return whether both are links to the same place."""
-    return os.path.islink(one) and os.path.islink(other) and os.readlink(one) == os.readlink(other)
-
-
-def is_there(place, entry):
-    """Return whether a file looks as an entry has it, by size and time."""
+def same_link(name, one, other):
+    """Return whether a name is a symbolic link to the same place in two folders."""
     try:
-        status = os.lstat(place)
+        return os.readlink(name, dir_fd=one) == os.readlink(name, dir_fd=other)
     except OSError:
         return False
-    return stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns) == (entry["size"], entry["mtime_ns"])
 
 
-def right(place, entry, owner):
-    """Return whether owner, mode and time are those of an entry."""
-    status = os.lstat(place)
-    if (status.st_uid, status.st_gid) != (owner, owner):
+def is_same(name, staged, live, link):
+    """Return whether a live file is as the replacement has it; if link is true, the two then become one file."""
+    ours, theirs = os.stat(name, dir_fd=staged, follow_symlinks=False), status_of(name, live)
+    if not theirs or not same_attributes(ours, theirs):
         return False
-    if entry["type"] != manifest.LINK and stat.S_IMODE(status.st_mode) != int(entry["mode"], 8) & 0o777:
+    if stat.S_ISREG(ours.st_mode):
+        return same_content(name, staged, live, theirs) and (not link or make_one(name, staged, live, theirs))
+    return stat.S_ISDIR(ours.st_mode) or same_link(name, staged, live)
+
+
+def same_content(name, staged, live, theirs):
+    """Return whether two files have the same content."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        other = os.open(name, flags, dir_fd=live)
+    except OSError:
         return False
-    return entry["type"] != manifest.FILE or (status.st_mtime_ns, status.st_size) == (entry["mtime_ns"], entry["size"])
+    with (
+        os.fdopen(other, "rb", buffering=0) as second,
+        os.fdopen(os.open(name, flags, dir_fd=staged), "rb", buffering=0) as first,
+    ):
+        if not os.path.samestat(os.fstat(other), theirs):
+            return False
+        while True:
+            block = first.read(BLOCK)
+            if block != second.read(len(block) or 1):
+                return False
+            if not block:
+                return True
 
 
-def relative(folder):
-    """Return the paths below a folder, a folder before what it holds."""
-    for above, folders, files in os.walk(folder):
-        for name in [*folders, *files]:
-            yield os.path.relpath(os.path.join(above, name), folder)
+def make_one(name, staged, live, theirs):
+    """Put the live file in the place of the replacement's copy; return False where it is another one by now."""
+    aside = f".one-{os.getpid()}"
+    try:
+        os.link(name, aside, src_dir_fd=live, dst_dir_fd=staged, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    if os.path.samestat(os.stat(aside, dir_fd=staged, follow_symlinks=False), theirs):
+        os.rename(aside, name, src_dir_fd=staged, dst_dir_fd=staged)
+        return True
+    os.unlink(aside, dir_fd=staged)
+    return False
 
 
-def carry(source, target, but):
-    """Take over what the source has, but for some paths: files become links to the same file, in place of what is there."""
-    for path in relative(source):
-        if path in but:
-            continue
-        old, new = os.path.join(source, path), os.path.join(target, path)
-        status = os.lstat(old)
-        if not os.path.isdir(os.path.dirname(new)) or os.path.islink(os.path.dirname(new)):
-            continue  # a folder in the source and something else in the target: it stays in the former tree
-        if stat.S_ISDIR(status.st_mode):
-            if not os.path.lexists(new):
-                os.mkdir(new)
-                os.chown(new, status.st_uid, status.st_gid)
-                os.chmod(new, stat.S_IMODE(status.st_mode))
-        elif not os.path.isdir(new):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(new)
-            os.link(old, new, follow_symlinks=False)
+def carry(source, target, wanted):
+    """Take over files and links of one tree into another, as links to the same file.
+
+    wanted: tells by the status of a file, and of what the target has in its place or None, whether it is taken over.
+    """
+    with opened(target) as root:
+        for inside, old, folders, names in walk(source):
+            with below(root, inside) as new:
+                if new is None:  # something else than a folder is there: what is below stays in the previous tree
+                    folders.clear()
+                    continue
+                for name in folders:
+                    if status_of(name, new) is None:
+                        status = os.stat(name, dir_fd=old, follow_symlinks=False)
+                        os.mkdir(name, dir_fd=new)
+                        os.chown(name, status.st_uid, status.st_gid, dir_fd=new, follow_symlinks=False)
+                        os.chmod(name, status.st_mode & 0o777, dir_fd=new)
+                for name in names:
+                    status, there = status_of(name, old), status_of(name, new)
+                    if not status or not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+                        continue
+                    taken = there and (stat.S_ISDIR(there.st_mode) or os.path.samestat(status, there))
+                    if taken or not wanted(status, there):
+                        continue
+                    if there:
+                        os.unlink(name, dir_fd=new)
+                    os.link(name, name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)

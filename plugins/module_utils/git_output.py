@@ -10,16 +10,18 @@ SSH = re.compile(
     r"ssh://(?:[^@/]+@)?(?P<host>\[[^]]+\]|[^:/]+)(?::(?P<port>\d+))?/|(?:[^@/:]+@)?(?P<scp>\[[^]]+\]|[^:/]+):(?!//)"
 )
 
-# In the order of how much each tells.
+OPTIONS = ("repo", "user", "token", "proxy", "ca_bundle", "known_hosts")  # of the module source_git, which the causes name
+
+# The most telling cause comes first.
 CAUSES = (
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "the server shows another host key than the known one. Ask its owner whether the key was changed. If so, set "
-        "iopaint_image_git_known_hosts to the new one{keyscan}.",
+        "{known_hosts} to the new one{keyscan}.",
     ),
     (
         "Host key verification failed|No .* host key is known",
-        "the server's host key is unknown. Set iopaint_image_git_known_hosts{keyscan}.",
+        "the server's host key is unknown. Set {known_hosts}{keyscan}.",
     ),
     (
         "No space left on device|Disk quota exceeded",
@@ -28,41 +30,37 @@ CAUSES = (
     (
         "HTTP code 407|Proxy Authentication Required|Could not resolve proxy|CONNECT tunnel failed|from proxy after CONNECT"
         "|Failed to connect to .* via proxy",
-        "the proxy refuses or does not answer. Check iopaint_image_http_proxy and iopaint_image_https_proxy.",
+        "the proxy refuses or does not answer. Check {proxy}.",
     ),
     (
         "certificate|SSL_|gnutls_handshake|TLS connect error",
-        "TLS fails, or the host does not trust the server's certificate. iopaint_image_ca_bundle names the authorities of your "
-        "network.",
+        "TLS fails, or the host does not trust the server's certificate. {ca_bundle} names the authorities of your network.",
     ),
     (
         "Could not resolve host|Name or service not known|Temporary failure in name resolution|No address associated"
         "|unable to look up",
-        "the host can't resolve the server's name. Check iopaint_image_git_url and the host's DNS, or name a proxy "
-        "(iopaint_image_https_proxy).",
+        "the host can't resolve the server's name. Check {repo} and the host's DNS, or name a proxy ({proxy}).",
     ),
     (
         r"Permission denied \((?:publickey|password|keyboard)|Too many authentication failures",
         "the server accepts no ssh key of root on the host. Install a key there that may read the repository, or use an https "
-        "address with iopaint_image_git_token.",
+        "address with {token}.",
     ),
     (
         "Authentication failed|could not read (?:Username|Password)|terminal prompts disabled|HTTP Basic: Access denied"
         "|returned error: 40[13]",
-        "the server wants a login, or refuses the one that was given. Check iopaint_image_git_user, iopaint_image_git_token and "
-        "iopaint_image_git_url; many servers ask for a login where there is no such repository.",
+        "the server wants a login, or refuses the one that was given. Check {user}, {token} and {repo}; many "
+        "servers ask for a login where there is no such repository.",
     ),
     (
         "Repository not found|repository '.*' (?:not found|does not exist)|returned error: 404|not appear to be a git repository"
         "|repository not exported",
-        "the server has no such repository, or hides it without a login. Check iopaint_image_git_url, and "
-        "iopaint_image_git_token for a private one.",
+        "the server has no such repository, or hides it without a login. Check {repo}, and {token} for a private one.",
     ),
     (
         "Connection refused|timed out|Network is unreachable|No route to host|Failed to connect|Couldn't connect"
         "|unable to connect|Connection reset|Operation too slow|Connection closed",
-        "the host does not reach the server. Check iopaint_image_git_url and the network, or name a proxy "
-        "(iopaint_image_https_proxy).",
+        "the host does not reach the server. Check {repo} and the network, or name a proxy ({proxy}).",
     ),
     (
         "cannot run ssh",
@@ -71,14 +69,24 @@ CAUSES = (
 )
 
 
-def explain(said, repo):
-    """Return why a repository can't be read and what to do; None where git's own words have to do."""
+def explain(said, repo, names):
+    """Return why a repository can't be read and what to do, None where git's own words have to do.
+
+    names: what the user knows each of OPTIONS by.
+    """
     keyscan, ssh = "", SSH.match(repo)
     if ssh:
         port = f"-p {ssh['port']} " if ssh["port"] else ""
         server = (ssh["host"] or ssh["scp"]).strip("[]")
         keyscan = f" (`ssh-keyscan {port}{server}` prints it; compare it with the fingerprints that its owner publishes)"
-    for pattern, text in CAUSES:
-        if re.search(pattern, said, re.IGNORECASE):
-            return text.format(keyscan=keyscan)
-    return None
+    return next((text.format(keyscan=keyscan, **names) for pattern, text in CAUSES if matches(pattern, said)), None)
+
+
+def is_explained(said):
+    """Return whether git's words have a cause that a fresh checkout does not change."""
+    return any(matches(pattern, said) for pattern, _text in CAUSES)
+
+
+def matches(pattern, said):
+    """Return whether git's words match the pattern of a cause."""
+    return bool(re.search(pattern, said, re.IGNORECASE))

@@ -163,11 +163,11 @@ def diagnose(rc: int | None, output: str, gpus: list, pci_devices: list, loaded:
 
 
 def error_text(output: str) -> str:
-    """What nvidia-smi says besides its report, or the value in the report that gives the failure away."""
-    beside = re.sub(r"(<\?xml.*?)?<nvidia_smi_log>.*</nvidia_smi_log>", "", output, flags=re.DOTALL).strip()
+    """Return what nvidia-smi says outside its report, or the value in the report that names the failure."""
+    outside = re.sub(r"(<\?xml.*?)?<nvidia_smi_log>.*</nvidia_smi_log>", "", output, flags=re.DOTALL).strip()
     symptoms = "|".join(text for _name, _code, text in SYMPTOMS)
     inside = re.search(rf"[^<>\n]*({symptoms})[^<>\n]*", output, re.IGNORECASE)
-    return beside or (inside[0].strip() if inside else "")
+    return outside or (inside[0].strip() if inside else "")
 
 
 def _well_formed(xml: str) -> str:
@@ -272,12 +272,12 @@ def library_versions(root: str) -> list:
 
 
 def version_key(version: str) -> list:
-    """What versions of a driver are compared by."""
+    """Return the numbers of a driver's version, by which versions are compared."""
     return [int(part) for part in re.findall(r"\d+", version)]
 
 
 def host_state(sysfs: str, procfs: str, root: str) -> dict:
-    """What decides whether the kernel can load the driver: kernel, headers, nouveau, Secure Boot, a reboot that is due."""
+    """Return what decides whether the kernel can load the driver: kernel, headers, nouveau, Secure Boot, a reboot that is due."""
     kernel = _read(procfs, "sys/kernel/osrelease")
     modules = os.path.join(root, "lib/modules", kernel)
     installed = re.search(r"/(nvidia|nvidia-current)\.ko", _read(modules, "modules.dep"))
@@ -293,7 +293,7 @@ def host_state(sysfs: str, procfs: str, root: str) -> dict:
 
 
 def _secure_boot(sysfs: str) -> bool | None:
-    """The firmware's variable: four bytes of attributes, then the value. None on a host that did not boot by EFI."""
+    """Return the firmware's variable: four bytes of attributes, then the value. None on a host that did not boot by EFI."""
     found = glob.glob(os.path.join(sysfs, "firmware/efi/efivars/SecureBoot-*"))
     try:
         with open(found[0], "rb") as file:
@@ -314,7 +314,7 @@ def _read(*path: str) -> str:
 
 
 def engine_state(info: dict) -> dict:
-    """What of `docker info` decides how containers get a GPU. An engine without CDI has no spec directories."""
+    """Return the facts of `docker info` that decide how containers get a GPU. An engine without CDI has no spec directories."""
     return {
         "version": info.get("ServerVersion") or None,
         "cdi_dirs": info.get("CDISpecDirs") or [],
@@ -325,29 +325,25 @@ def engine_state(info: dict) -> dict:
     }
 
 
-def explain_start(error: str, cdi: dict, engine: dict | None = None) -> str:
-    """One sentence for an engine's refusal to start a container with a GPU; the engine's own text where it is no such."""
+def explain_start(error: str, cdi: dict) -> str:
+    """Return the cause of an engine's refusal to start a container with a GPU, or the engine's own text where it is unknown."""
     if unresolvable := re.search(r"unresolvable CDI devices (.*)", error):
         devices = re.findall(r"[\w.-]+/[\w.-]+=\w[\w.:-]*\b", unresolvable[1])
         return " ".join(_unresolvable(device, cdi) for device in devices)
     if 'could not select device driver "cdi"' in error or "CDI device injection failed: no CDI" in error:
-        version = f" {engine['version']}" if engine and engine["version"] else ""
         return (
-            f"CDI is off in the engine{version}: set features.cdi to true in /etc/docker/daemon.json and restart the engine, "
-            "as role nvidia_container_toolkit does with nvidia_container_toolkit_mode cdi."
+            "CDI is off in the engine: set features.cdi to true in /etc/docker/daemon.json and restart the engine, "
+            "as the role nvidia_container_toolkit does in its mode cdi."
         )
     if node := re.search(r"failed to stat CDI host device \"?([^\s\":]+)", error):
         return (
             f"The CDI spec names {node[1]}, which is not on this host, so it is older than the driver or the MIG layout: "
-            "restart nvidia-cdi-refresh.service, or run role nvidia_container_toolkit, to write it anew."
+            "restart nvidia-cdi-refresh.service, or run the role nvidia_container_toolkit, to write it anew."
         )
     if re.search(r'could not select device driver "(nvidia)?" with capabilities: \[\[.*gpu', error):
-        return "The NVIDIA Container Toolkit is not installed: run role nvidia_container_toolkit on this host."
+        return "The NVIDIA Container Toolkit is not installed: run the role nvidia_container_toolkit on this host."
     if "unknown or invalid runtime name" in error or re.search(r"[Uu]nknown runtime", error):
-        return (
-            "The engine knows no runtime nvidia: run role nvidia_container_toolkit with nvidia_container_toolkit_mode "
-            "legacy on this host."
-        )
+        return "The engine knows no runtime nvidia: run the role nvidia_container_toolkit in its mode legacy on this host."
     return f"The engine says: {' '.join(error.split())}"
 
 
@@ -356,7 +352,7 @@ def _unresolvable(device: str, cdi: dict) -> str:
     if files:
         return (
             f"{device} is declared by {' and by '.join(files)}, so the engine takes neither: remove the one that nobody "
-            "writes any more, or set nvidia_container_toolkit_cdi_duplicates to set_aside."
+            "writes any more, or let the role nvidia_container_toolkit set it aside."
         )
     known = ", ".join(cdi["cdi_devices"]) or "none"
     broken = "".join(f" {error['file']} can't be read: {error['error']}." for error in cdi["cdi_errors"])
@@ -425,7 +421,7 @@ def read_spec(path: str) -> tuple:
 
 
 def _load_yaml(text: str) -> Any:
-    """What YAML says; ValueError for what is none, and for what grows or nests beyond measure."""
+    """Return a YAML document; raise ValueError on text that is none, or that grows or nests beyond measure."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     depth = 0
     try:

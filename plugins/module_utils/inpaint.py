@@ -65,7 +65,7 @@ class CheckError(Exception):
 
 
 def prepare(image: str, mask: str | None, max_side: int) -> tuple:
-    """The photograph, and its mask in black and white, as they are sent."""
+    """Return the photograph, and its mask in black and white, as they are sent."""
     photo = _read("image", image, "RGB")
     drawn = _read("mask", mask, "L") if mask else None
     if drawn and drawn.size != photo.size:
@@ -81,7 +81,7 @@ def prepare(image: str, mask: str | None, max_side: int) -> tuple:
 
 
 def draw_mask(size: tuple) -> Image.Image:
-    """A spot in the middle with a brush stroke through it: some 9 % of the image, in one piece."""
+    """Return a spot in the middle with a brush stroke through it: some 9 % of the image, in one piece."""
     width, height = size
     mask = Image.new("L", size)
     draw = ImageDraw.Draw(mask)
@@ -146,7 +146,7 @@ def answer_limit(photo: Image.Image) -> int:
 
 
 def read_answer(body: bytes, content_type: str, photo: Image.Image) -> Image.Image:
-    """The image in the answer to POST /api/v1/inpaint."""
+    """Return the image in the answer to POST /api/v1/inpaint."""
     try:
         with Image.open(io.BytesIO(body), formats=FORMATS) as image:
             if image.size == photo.size:
@@ -162,7 +162,7 @@ def read_answer(body: bytes, content_type: str, photo: Image.Image) -> Image.Ima
 
 
 def compare(before: Image.Image, after: Image.Image, mask: Image.Image, tolerance: int) -> dict:
-    """How many pixels differ by more than the tolerance in any channel, under the mask and elsewhere."""
+    """Return how many pixels differ by more than the tolerance in any channel, under the mask and elsewhere."""
     red, green, blue = ImageChops.difference(before, after).split()
     difference = ImageChops.lighter(ImageChops.lighter(red, green), blue)
     elsewhere = ImageChops.invert(mask)
@@ -264,7 +264,7 @@ def explain_failure(request: str, error: Exception, timeout: int) -> str:  # noq
 
 
 def server_text(body: bytes) -> str:
-    """The server's own words, from IOPaint's JSON, FastAPI's JSON or an HTML page, and never the payload."""
+    """Return the server's own words, from IOPaint's JSON, FastAPI's JSON or an HTML page, and never the payload."""
     text = body.decode(errors="replace")
     try:
         said = foreign.parse_json(text)

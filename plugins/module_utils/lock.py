@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The file that locks a host: where it lies, who holds it, and the steps that change it.
 
-A file beside it, held by flock, guards each step that reads the lock and then changes it. So of two plays that take over the same
+A second file, held by flock, guards each step that reads the lock and then changes it. So of two plays that take over the same
 lock at the same moment one succeeds, and the other finds the lock of the first.
 """
 
@@ -26,17 +26,17 @@ PATIENCE = 10  # seconds for the guard, which is held for the length of a rename
 
 
 def read(path):
-    """Return what the lock says, None where there is none. A lock that can't be read is held by somebody unknown."""
+    """Return the holder of a lock, None where there is no lock. A lock that can't be read has an unknown holder."""
     try:
-        return known(foreign.parse_json(foreign.read_text(path, SIZE), dict))
+        return valid_fields(foreign.parse_json(foreign.read_text(path, SIZE), dict))
     except FileNotFoundError:
         return unreadable(path, "it is a link to nothing") if os.path.islink(path) else None
     except foreign.ForeignError as error:
         return unreadable(path, str(error))
 
 
-def known(document):
-    """Return the fields of a lock that are what they should be, fit to print; raise ForeignError if it has no token."""
+def valid_fields(document):
+    """Return the fields of a lock that have the right type, as printable text; raise ForeignError if there is no token."""
     texts = {key: document[key] for key in TEXTS if isinstance(document.get(key), str)}
     holder = {key: " ".join(plain(text).split())[:LONGEST] for key, text in texts.items()}
     if not holder.get("token"):
@@ -46,7 +46,7 @@ def known(document):
 
 
 def unreadable(path, reason):
-    """Return what is known of a lock that can't be read, None where it is gone by now."""
+    """Return the fields of a lock that can't be read, None where it is gone by now."""
     try:
         changed = os.lstat(path).st_mtime_ns
     except FileNotFoundError:

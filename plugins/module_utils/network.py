@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Addresses: how the host reaches a published port, which ports exclude each other, and what is secret in a build's downloads."""
+"""Addresses: how the host reaches a published port, which ports exclude each other; what is secret in them and in settings."""
 
 from __future__ import annotations
 
@@ -8,22 +8,39 @@ import re
 from urllib.parse import unquote
 
 USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)  # in the name of an option whose value no output shows
+
+
+def texts(value, named=False):
+    """Yield each text in a value, however deep it lies, and whether the name of an option above it says that it is secret."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from texts(item, named or bool(SECRET.search(str(name))))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from texts(item, named)
+    elif isinstance(value, str):
+        yield value, named
 
 
 def secrets(values):
-    """Return what is secret in these addresses: users and passwords, as they stand there and decoded, the longest first."""
+    """Return what is secret in these values, the longest first.
+
+    That is users and passwords of addresses, as they stand there and decoded, and the texts of options with the name of a secret.
+    """
     found = set()
-    for value in values:
-        for userinfo in USERINFO.findall(str(value or "")):
+    for text, named in texts(list(values)):
+        found |= {text} if named and text else set()
+        for userinfo in USERINFO.findall(text):
             password = userinfo.partition(":")[2]
             found |= {userinfo, unquote(userinfo), *({password, unquote(password)} if password else ())}
     return sorted(found, key=lambda text: (-len(text), text))
 
 
 def keep_secret(module, values):
-    """Let a module's answers, what it was asked included, leave out what is secret in these addresses.
+    """Let a module's answers, what it was asked included, leave out what is secret in these values.
 
-    The module has to be made with no_log=True, so that the host's journal has not been told before.
+    The module has to be a QuietModule, so that the host's journal has not been told before.
     """
     module.no_log_values.update(secrets(values))
 

@@ -1,11 +1,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What goes wrong between an engine and a registry, with the variable that changes it."""
+"""What goes wrong between an engine and a registry, and what to do about it."""
 
 from __future__ import annotations
 
 import re
 
-# The engine's words (the first that match count), and what to do. {registry}: HOST:PORT, {repository}: HOST:PORT/team/iopaint.
+# What the module registry_image calls the settings that a cause names, unless its caller has names for them.
+SETTINGS = {"repository": "repository", "ca": "/etc/docker/certs.d", "login": "docker login"}
+# The engine's words (the first that match count), and what to do. {registry}: HOST:PORT, {name}: HOST:PORT/team/iopaint.
 CAUSES = (
     (
         r"no space left on device|disk quota exceeded",
@@ -14,13 +16,12 @@ CAUSES = (
     ),
     (
         r"unknown authority|self.signed certificate",
-        "The host does not know the authority behind the registry's certificate. Name its certificate, a file on the control "
-        "node, by iopaint_registry_ca.",
+        "The host does not know the authority behind the registry's certificate. Install its certificate on the host ({ca}).",
     ),
     (
         r"x509: certificate",
-        "The registry's certificate does not fit: iopaint_registry has to name {registry} as the certificate does, and it must "
-        "not have ended.",
+        "The registry's certificate does not fit: {repository} has to name {registry} as the certificate does, and it must "
+        "not have expired.",
     ),
     (
         r"server gave HTTP response to HTTPS client",
@@ -28,8 +29,7 @@ CAUSES = (
     ),
     (
         r"unauthorized|authentication required|no basic auth credentials|denied|\b401\b|\b403\b",
-        "The registry refuses the login. See iopaint_registry_username and iopaint_registry_password, and that this user may "
-        "do so in {repository}.",
+        "The registry refuses the login. Check the login ({login}), and that this user may do so in {name}.",
     ),
     (
         r"manifest unknown|manifest for \S+ not found|name unknown|not found: ",
@@ -41,17 +41,20 @@ CAUSES = (
     ),
     (
         r"",
-        "See that the registry runs and that the host reaches {registry} (iopaint_registry): "
+        "See that the registry runs and that the host reaches {registry} ({repository}): "
         "`curl https://{registry}/v2/` there. The same command goes on from here.",
     ),
 )
 
 
-def explain(output, repository, root):
-    """Return the engine's last words and what to do about them. root: where the engine keeps its data."""
+def explain(output, repository, root, names):
+    """Return the engine's last words and what to do about them.
+
+    root: where the engine keeps its data. names: what the user knows SETTINGS by.
+    """
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     said = re.sub(r"^Error response from daemon: |^ERROR: ", "", lines[-1]) if lines else "the engine gave no reason"
-    facts = {"repository": repository, "registry": repository.partition("/")[0], "root": root}
+    facts = {"name": repository, "registry": repository.partition("/")[0], "root": root, **SETTINGS, **names}
     advice = next(text for pattern, text in CAUSES if re.search(pattern, said, re.IGNORECASE))
     return f"{said.rstrip('.')}. {advice.format(**facts)}"
 

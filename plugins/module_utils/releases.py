@@ -1,11 +1,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The releases of one instance on a host: a folder each, a record in it, and the link that says which one is current.
+"""The releases of one instance on a host: a folder for each, with a record in it, and the link to the current one.
 
     <instance>/releases/0007-cpu-61a759fb3f33/{compose.yaml,.env,options.env,release.json}
     <instance>/current -> releases/0007-cpu-61a759fb3f33
 
-Each write is one step (a rename), in an order that leaves a play that was killed between two of them something to go on from:
-a release is prepared (record and files), switched to (the link), and kept (its outcome), or failed.
+Each write is one rename. Their order lets a play resume where another one was killed: a release is prepared (record and files),
+switched to (the link), and then kept or failed (its outcome).
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_fo
 
 SCHEMA = 1
 RECORD = "release.json"
-# Compose files that a release may have beside compose.yaml, in their order.
+# Compose files that a release may have after compose.yaml, in their order.
 OVERRIDES = ("unprivileged.yaml", "devices.yaml", "token.yaml")
-SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
-PREPARED, CURRENT, FORMER, FAILED, SUPERSEDED = "prepared", "current", "former", "failed", "superseded"
+PREPARED, CURRENT, PREVIOUS, FAILED, SUPERSEDED = "prepared", "current", "previous", "failed", "superseded"
 TEXT = (str, type(None))
 WORDS = ("time", "operator", "controller", "reason", "image", "image_id", "asked", "digest", "ref", "revision")
-KINDS = {  # what the values of a record are, where it has them
+KINDS = {  # types of a record's values
     **dict.fromkeys(("id", "outcome"), str),
     **dict.fromkeys((*WORDS, "variant", "project", "url", "started", "replaces", "rolled_back_from", "memory"), TEXT),
     **dict.fromkeys(("environment", "proof"), (dict, type(None))),
     "devices": (list, type(None)),
     "started_uptime": (int, float, type(None)),
 }
-OUTCOMES = (PREPARED, CURRENT, FORMER, FAILED, SUPERSEDED)
+OUTCOMES = (PREPARED, CURRENT, PREVIOUS, FAILED, SUPERSEDED)
 
 
 def masked(environment):
     """Return options with the values of secrets left out."""
-    return {name: "***" if SECRET.search(name) else network.masked(str(value), [value]) for name, value in environment.items()}
+    return {
+        name: "***" if network.SECRET.search(name) else network.masked(str(value), [value]) for name, value in environment.items()
+    }
 
 
 def from_dotenv(text):
@@ -68,9 +69,9 @@ def fingerprint(files, image_id):
 
 
 def takes_place_of(record):
-    """Return the ID of the release that a release takes the place of, None where there is none.
+    """Return the ID of the release that a release replaces, None where there is none.
 
-    That is what it replaced when it was made, and what was rolled back from where it was taken up again.
+    After a rollback, that is the release that was rolled back from; otherwise the one that was current when it was made.
     """
     return record["rolled_back_from"] if "rolled_back_from" in record else record.get("replaces")
 
@@ -83,7 +84,7 @@ def wanted_port(settings):
 
 
 def pin(content, variable, image):
-    """Return the text of .env with the image's name in front."""
+    """Return the text of .env with the image's name as its first line."""
     return f"{variable}='{image}'\n{content}"
 
 
@@ -101,7 +102,7 @@ class Releases:
     """The releases of one instance. Records that can't be read are in `damaged`, by release, with what is wrong with them."""
 
     def __init__(self, instances, name):
-        """Read what is there. instances: the folder that holds one for each instance."""
+        """Read the records. instances: the folder that holds a folder for each instance."""
         self.name, self.folder = name, os.path.join(instances, name)
         self.home, self.link = os.path.join(self.folder, "releases"), os.path.join(self.folder, "current")
         self.records, self.damaged = {}, {}
@@ -119,6 +120,7 @@ class Releases:
 
     def _read(self, release_id):
         record = foreign.parse_json(read(self.path(release_id, RECORD)), dict)
+        record["outcome"] = PREVIOUS if record.get("outcome") == "former" else record.get("outcome")  # its name before 1.0.0
         wrong = sorted(key for key, kinds in KINDS.items() if not isinstance(record.get(key), kinds))
         if wrong or record["id"] != release_id or record["outcome"] not in OUTCOMES:
             raise ValueError(f"no record of this release ({', '.join(wrong) or 'id or outcome'})")
@@ -138,50 +140,50 @@ class Releases:
         return name if os.path.isdir(self.path(name)) else None
 
     def proven(self):
-        """Return the record of the last release that was proven and not replaced since, None where there is none."""
+        """Return the record of the release that was proven last and not replaced since, None where there is none."""
         current = [record for record in self.records.values() if record["outcome"] == CURRENT]
         linked = [record for record in current if record["id"] == self.linked]
         return (linked or current[-1:] or [None])[0]
 
     def prepared(self):
-        """Return the record of the release whose switch has begun and not ended, None where there is none."""
+        """Return the record of the release that was prepared and is neither kept nor failed, None where there is none."""
         found = [record for record in self.records.values() if record["outcome"] == PREPARED]
         return found[-1] if found else None
 
-    def gave_way(self):
-        """Return the record of the release whose port another instance took, None where the instance serves or none did."""
-        found = [record for record in self.records.values() if record.get("gave_way_to")]
+    def displaced(self):
+        """Return the record of the release that served until another instance took its port, None for any other instance."""
+        found = [record for record in self.records.values() if record.get("displaced_by")]
         return found[-1] if found and not self.proven() else None
 
     def files(self, release_id):
-        """Return the files of a release, content by name, as they were wanted."""
+        """Return the files of a release, content by name, without the image's pinned name."""
         folder = self.path(release_id)
         names = [name for name in os.listdir(folder) if name.endswith((".yaml", ".env"))]
         found = {name: read(os.path.join(folder, name)) for name in names}
         return {name: unpin(content) if name == ".env" else content for name, content in found.items()}
 
     def made_of(self, record, wanted):
-        """Return whether a release is made of what is wanted (a fingerprint), its files included as they lie there."""
+        """Return whether a release on the host has this fingerprint; a file edited by hand changes it."""
         return fingerprint(self.files(record["id"]), record.get("image_id")) == wanted
 
     def complete(self, record):
         """Return whether a release still has its files."""
         return all(os.path.isfile(self.path(record["id"], name)) for name in ("compose.yaml", ".env", "options.env"))
 
-    def candidates(self):
+    def targets(self):
         """Return the records that a rollback may go to, newest first: proven once, not current now, files still there."""
         proven = self.proven()
         return [
             record
             for record in reversed(list(self.records.values()))
-            if record["outcome"] == FORMER and record is not proven and self.complete(record)
+            if record["outcome"] == PREVIOUS and record is not proven and self.complete(record)
         ]
 
     def earlier(self, usable):
-        """Return the records of `usable` that came before the current release, the one to go back to first.
+        """Return the records of `usable` that came before the current release, in the order in which a rollback wants them.
 
-        First those that it replaced when it was made, one after the other: a release that was rolled back from in between is
-        younger than them, and nobody wants it back. Then older ones, newest first. Without a current release, all of them.
+        First come the releases that the current one replaced, one after the other; releases that were rolled back from are not
+        among them. Then come the other older ones, newest first. Without a current release, all of them are returned.
         """
         proven = self.proven()
         if not proven:
@@ -194,14 +196,14 @@ class Releases:
         return sorted(older, key=lambda each: replaced.index(each["id"]) if each["id"] in replaced else len(replaced))
 
     def next_id(self, image):
-        """Return the name of a new release: a counter, so that it sorts by time whatever the clock says, and its image's tag."""
+        """Return the ID of a new release: a counter, which doesn't depend on the clock, and the image's tag."""
         highest = max(map(number, [*self._folders(), "0"]))
         tag = image.rpartition("/")[2].partition("@")[0].rpartition(":")[2]
         label = re.sub(r"[^A-Za-z0-9_.-]+", "-", tag).strip("-.")
         return f"{highest + 1:04d}-{label[:24].strip('-.') or 'image'}"
 
     def add(self, record, files):
-        """Make the folder of a new release; files: (name, content, mode). It is there whole, or not at all."""
+        """Make the folder of a new release in one step; files: (name, content, mode)."""
         make_folder(self.home)
         for name in os.listdir(self.home):
             if name.startswith(".new-"):  # of a play that was killed here
@@ -228,7 +230,7 @@ class Releases:
         self.save(record)
 
     def point(self, release_id):
-        """Let the link name a release, in one step."""
+        """Point the link to a release, in one step."""
         candidate = f"{self.link}.new"
         if os.path.lexists(candidate):
             os.unlink(candidate)
@@ -241,7 +243,7 @@ class Releases:
             os.unlink(self.link)
 
     def strip(self, record):
-        """Remove the files of a release that can't run any more; its record stays."""
+        """Remove the files of a release that keeps no image; its record stays."""
         for name in sorted(os.listdir(self.path(record["id"]))):
             if name.endswith((".yaml", ".env")):
                 os.unlink(self.path(record["id"], name))
@@ -268,9 +270,9 @@ class Releases:
         }
 
     def rebuild(self, release_id, image_of, running_id):
-        """Write a damaged record anew from the release's files, the engine and what runs; return the record.
+        """Rebuild a damaged record from the release's files, the engine and what runs; return the record.
 
-        image_of: gives the engine's document of an image by name, or None. running_id: ID of the image that the instance runs.
+        image_of: returns the engine's document of an image by name, or None. running_id: ID of the image that the instance runs.
         """
         why, folder = self.damaged[release_id], self.path(release_id)
         broken = os.path.join(folder, RECORD)
@@ -302,14 +304,14 @@ class Releases:
             url=f"http://{network.reached_at(address)}:{port}",
         )
         here = image.get("Id") or "gone"
-        seen = (None, here) if self.linked == release_id else (here,)  # one that is stopped is known by its link
+        seen = (None, here) if self.linked == release_id else (here,)  # a stopped instance is identified by its link
         runs = self.linked in (release_id, None) and running_id in seen
-        self.save({**record, "outcome": CURRENT if runs else FORMER})
+        self.save({**record, "outcome": CURRENT if runs else PREVIOUS})
         return self.records[release_id]
 
 
 def described(name, image):
-    """Return what a record says of an image; image: the engine's document of it."""
+    """Return the facts of an image for a record; image: the engine's document of it."""
     labels = (image.get("Config") or {}).get("Labels") or {}
     digests = image.get("RepoDigests") or []
     return {
@@ -324,4 +326,4 @@ def described(name, image):
 def text(record):
     """Return a record as the text of its file."""
     shown = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    return shown.encode(errors="backslashreplace").decode()  # a reason may have the name of a file
+    return shown.encode(errors="backslashreplace").decode()  # a reason may have a file name that is not UTF-8

@@ -50,4 +50,4 @@ def placing(models_dir, model, owner):
         checked = Checked(stream, model["checksum"])
         yield checked
         if not checked.is_right():
-            raise WeightsError(f"{model['path']} has not the checksum {model['checksum']} of iopaint_models")
+            raise WeightsError(f"{model['path']} has not the checksum {model['checksum']}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: bundle_load
-short_description: Loads images and places models from a bundle, where the host has them not
+short_description: Load the images and place the models of a bundle that the host lacks
 version_added: 1.0.0
 description:
   - Without O(path) it only looks. Where something is missing RV(needs) names it, and the archive has to be brought to the host.
@@ -16,10 +16,7 @@ options:
   path:
     description: The archive on the host.
     type: path
-  named:
-    description: What the user knows the archive by, for messages.
-    type: str
-    default: iopaint_image_bundle
+
   checksum:
     description: Checksum of the archive, as V(sha256:…); empty for none.
     type: str
@@ -47,16 +44,17 @@ options:
     description: Number of user and group that models belong to.
     type: int
     default: 10001
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says whether something would be loaded or placed; the archive need not be there.
+    description: Reports whether something would be loaded or placed; the archive need not be there.
 requirements: [docker, zstd or gzip as the archive is compressed]
 author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: What of the bundle the host lacks is known
+- name: Check what the host lacks of the bundle
   iopaint.fleet.bundle_load:
     images: "{{ bundle.images }}"
     models_dir: /var/lib/iopaint/models
@@ -81,9 +79,11 @@ built:
 
 import os
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import bundle, weights
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 NOTHING = "Nothing was loaded, and nothing that runs was touched."
 
@@ -106,8 +106,9 @@ class Load:
             there = ", ".join(f"{model['name']} ({model['checksum']})" for model in self.params["held"]) or "none"
             what = ", ".join(f"{model['name']} ({model['checksum']})" for model in absent)
             self.fail(
-                f"lacks the model {what} of iopaint_models, and this host has it not. Models in the bundle: {there}. Make one "
-                f"with it by iopaint.fleet.bundle, or put the file below {self.params['models_dir']} yourself"
+                f"lacks the model {what} of {named(module, 'models')}, and this host has it not. "
+                f"Models in the bundle: {there}. Make one with it by iopaint.fleet.bundle, "
+                f"or put the file below {self.params['models_dir']} yourself"
             )
 
     def image(self, name):
@@ -123,14 +124,14 @@ class Load:
 
     def fail(self, why):
         """Fail the module."""
-        self.module.fail_json(msg=f"The bundle {self.params['named']} {why}. {NOTHING}")
+        self.module.fail_json(msg=f"The bundle {named(self.module, 'path')} {why}. {NOTHING}")
 
     def needs(self):
         """Name what the host lacks."""
         return [image["image"] for image in self.images] + [model["path"] for model in self.models]
 
     def check_disk(self):
-        """Fail the module where the engine's disk has no room: docker load unpacks beside what it keeps."""
+        """Fail the module where the engine's disk has no room: docker load unpacks next to what it keeps."""
         if not self.images:
             return
         root, free = self.docker.room()
@@ -143,7 +144,7 @@ class Load:
         path, find = self.params["path"], self.module.get_bin_path
         self.check_disk()
         try:
-            bundle.compare(path, self.params["checksum"])
+            bundle.compare(path, self.params["checksum"], named(self.module, "checksum"))
             verified = bundle.verify(path, find)
         except bundle.BundleError as error:
             self.fail(f"is damaged: {error}. Copy it anew, or make it anew by iopaint.fleet.bundle")
@@ -205,24 +206,25 @@ class Load:
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "path": {"type": "path"},
-            "named": {"type": "str", "default": "iopaint_image_bundle"},
             "checksum": {"type": "str", "default": ""},
             "images": {"type": "list", "elements": "dict", "required": True},
             "held": {"type": "list", "elements": "dict", "default": []},
             "models": {"type": "list", "elements": "dict", "default": []},
             "models_dir": {"type": "path", "required": True},
             "owner": {"type": "int", "default": 10001},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
+    keep_secret(module, module.params["models"])
     try:
         bundle.check_manifest(module.params["images"], module.params["held"])
-        bundle.check_models(module.params["models"], "models (iopaint_models)")
+        bundle.check_models(module.params["models"], named(module, "models"))
     except bundle.BundleError as error:
-        module.fail_json(msg=f"The bundle {module.params['named']} can't be used: {error}. {NOTHING}")
+        module.fail_json(msg=f"The bundle {named(module, 'path')} can't be used: {error}. {NOTHING}")
     load = Load(module)
     needs, loaded = load.needs(), []
     if needs and module.params["path"] and not module.check_mode:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: bundle_write
-short_description: Writes images, compose file and models into one archive with checksums
+short_description: Write images, compose file and models into one archive with checksums
 version_added: 1.0.0
 description:
   - The archive is a compressed tar, C(iopaint-bundle.tar.zst) or C(iopaint-bundle.tar.gz), written as a stream, so that it takes
@@ -18,7 +18,7 @@ options:
     type: path
     required: true
   images:
-    description: By variant, C(image) (the immutable tag) and C(tags) (all of them), as the fact C(iopaint_image_built) has them.
+    description: By variant, C(image) (the immutable tag) and C(tags) (all of them), as M(iopaint.fleet.image_build) returns them.
     type: dict
     required: true
   models:
@@ -39,16 +39,17 @@ options:
     type: str
     choices: [auto, zstd, gzip]
     default: auto
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says whether an archive would be written.
+    description: Reports whether an archive would be written.
 requirements: [docker, zstd or gzip]
 author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The bundle holds the images
+- name: Write the bundle
   iopaint.fleet.bundle_write:
     dir: /opt/iopaint/bundle
     images: "{{ iopaint_image_built }}"
@@ -81,11 +82,13 @@ import os
 import tempfile
 import time
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import bundle, weights
 from ansible_collections.iopaint.fleet.plugins.module_utils.checksums import Checked
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 LABELS = {"revision": "org.opencontainers.image.revision", "recipe": "io.iopaint.fleet.recipe"}
 
@@ -109,7 +112,9 @@ def described(module, docker):
         with weights.opened(params["models_dir"], model) as stream:
             if stream is None:
                 path = os.path.join(params["models_dir"], model["path"])
-                module.fail_json(msg=f"The model {model['name']} of iopaint_models is not at {path} on the host. Fetch it first.")
+                module.fail_json(
+                    msg=f"The model {model['name']} of {named(module, 'models')} is not at {path} on the host. Fetch it first."
+                )
             size = os.fstat(stream.fileno()).st_size
         models.append({**{key: model[key] for key in ("name", "path", "checksum")}, "size": size})
     compose = hashlib.sha256(params["compose"].encode()).hexdigest()
@@ -138,11 +143,11 @@ def add(writer, models_dir, model):
         checked = Checked(stream, model["checksum"])
         writer.add(bundle.MODELS + model["path"], model["size"], checked)
         if not checked.is_right():
-            raise bundle.BundleError(f"{model['path']} has not the checksum {model['checksum']} of iopaint_models")
+            raise bundle.BundleError(f"{model['path']} has not the checksum {model['checksum']}")
 
 
 def write(module, docker, manifest, path, compression):
-    """Write the archive beside its place, then put it there."""
+    """Write the archive under a temporary name, then rename it."""
     params = module.params
     descriptor, candidate = tempfile.mkstemp(dir=params["dir"], prefix=".bundle-")
     os.close(descriptor)
@@ -156,12 +161,12 @@ def write(module, docker, manifest, path, compression):
         os.replace(candidate, path)
     except (bundle.BundleError, OSError) as error:
         os.unlink(candidate)
-        module.fail_json(msg=f"The bundle {path} could not be written: {error}. A former one is as it was.")
+        module.fail_json(msg=f"The bundle {path} could not be written: {error}. An earlier bundle was not touched.")
 
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "dir": {"type": "path", "required": True},
             "images": {"type": "dict", "required": True},
@@ -169,9 +174,11 @@ def main():
             "models_dir": {"type": "path", "required": True},
             "compose": {"type": "str", "required": True},
             "compression": {"type": "str", "choices": ["auto", "zstd", "gzip"], "default": "auto"},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
+    keep_secret(module, module.params["models"])
     docker, compression = Docker(module), module.params["compression"]
     if compression == "auto":
         compression = "zstd" if module.get_bin_path("zstd") else "gzip"

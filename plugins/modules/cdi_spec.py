@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cdi_spec
-short_description: A CDI spec of the NVIDIA GPUs that fits the driver, the MIG layout and the toolkit, and is the only one
+short_description: Write the CDI spec of the NVIDIA GPUs for the driver and MIG layout, and refuse duplicates
 version_added: 1.0.0
 description:
   - Generates the spec anew with C(nvidia-ctk) on every run and compares it with the one that is there, so a driver that was
@@ -40,6 +40,7 @@ options:
       refuse: The module fails and names them.
       set_aside: They get the suffix C(.set-aside), by which the engine passes over them.
     default: refuse
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
@@ -51,7 +52,7 @@ author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The spec fits driver and MIG layout
+- name: Write the CDI spec for driver and MIG layout
   iopaint.fleet.cdi_spec:
   register: cdi
 """
@@ -87,6 +88,7 @@ import re
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import foreign, gpu
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 
 OUTPUT = "NVIDIA_CTK_CDI_OUTPUT_FILE_PATH"
 MARK = "# Written by iopaint.fleet.cdi_spec.\n"  # tells a file of this module from one of the administrator's
@@ -100,12 +102,12 @@ def read(path: str) -> str:
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two specs say the same: the order in which the driver lists files and GPUs does not matter."""
+    """Return whether two specs say the same: the order in which the driver lists files and GPUs does not matter."""
     return sorted(one.replace(MARK, "").split("\n")) == sorted(other.replace(MARK, "").split("\n"))
 
 
 def environment(path: str) -> dict:
-    """The assignments in an environment file of systemd."""
+    """Return the assignments in an environment file of systemd."""
     pairs = re.findall(r"^\s*([A-Za-z_]\w*)=(.*?)\s*$", read(path), re.MULTILINE)
     return {name: value.strip("\"'") for name, value in pairs}
 
@@ -152,8 +154,8 @@ class Spec:
         text = read(target)
         if rc != 0 or not text:
             self.module.fail_json(
-                msg="nvidia-ctk generated no CDI spec, so the driver does not answer it: run role nvidia_driver on this host, "
-                f"which names the reason. nvidia-ctk says: {' '.join((err or out).split())[-600:]} Nothing was changed."
+                msg="nvidia-ctk generated no CDI spec, so the driver does not answer it: run the role nvidia_driver on this "
+                f"host, which names the reason. nvidia-ctk says: {' '.join((err or out).split())[-600:]} Nothing was changed."
             )
         return text
 
@@ -229,7 +231,7 @@ def run(module: AnsibleModule) -> dict:
         if module.check_mode:
             return {"changed": True, "path": None, "devices": [], "set_aside": [], "written_by": "unit"}
         module.fail_json(
-            msg="The NVIDIA Container Toolkit is not installed, there is no nvidia-ctk: run role nvidia_container_toolkit."
+            msg="The NVIDIA Container Toolkit is not installed, there is no nvidia-ctk: run the role nvidia_container_toolkit."
         )
     text, written_by = spec.generate(), "unit" if spec.has_unit() else "module"
     wanted = spec.names()
@@ -244,7 +246,7 @@ def run(module: AnsibleModule) -> dict:
         listing = "; ".join(f"{path} declares {', '.join(devices)}" for path, devices in duplicates.items())
         module.fail_json(
             msg=f"Devices of {spec.output} are in other spec files too: {listing}. Containers get a wrong one or none: "
-            "remove what nobody writes any more, or set nvidia_container_toolkit_cdi_duplicates to set_aside. No spec changed."
+            f"remove what nobody writes any more, or set {named(module, 'duplicates')} to set_aside. No spec changed."
         )
     stale, disabled, idle = not same(before, text), spec.disabled(), spec.idle_path()
     result = {"changed": bool(stale or disabled or idle or others), "set_aside": [f"{path}.set-aside" for path in duplicates]}
@@ -276,6 +278,7 @@ def main() -> None:
             "environment_file": {"type": "path", "default": "/etc/nvidia-container-toolkit/nvidia-cdi-refresh.env"},
             "persistent": {"type": "path", "default": "/etc/cdi/nvidia.yaml"},
             "duplicates": {"type": "str", "choices": ["refuse", "set_aside"], "default": "refuse"},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: daemon_json
-short_description: Sets keys of Docker's daemon.json and leaves the rest to its owner
+short_description: Set keys of Docker's daemon.json and leave the rest to its owner
 version_added: 1.0.0
 description:
   - Merges wanted keys into the Docker Engine's configuration file, deep and key by key. Everything else stays letter by
     letter as it was, the order of keys, the spelling of numbers and the layout included.
   - Refuses, before anything is written, what the engine cannot read and what would keep it from starting.
-  - If an address in the file has a password, that of a proxy for example, the file and its copies become readable for root alone.
+  - If the file holds a secret, the file and its copies become readable for root alone, and no output shows it. Secrets are
+    users and passwords in addresses, those of a proxy for example, and texts below a key whose name has C(key), C(token),
+    C(secret) or C(password).
   - Says whether the engine has to be reloaded or restarted to take up what changed, and does neither.
 options:
   path:
@@ -51,7 +53,7 @@ options:
     default: dockerd --validate --config-file=%s
   backup:
     description:
-      - Keep a copy of the former file, with the time in its name, in the folder of O(path).
+      - Keep a copy of the previous file, with the time in its name, in the folder of O(path).
     type: bool
     default: false
   unit:
@@ -67,7 +69,7 @@ attributes:
     description: Reports what would change, and lets O(validate) judge it where that command is installed.
     support: full
   diff_mode:
-    description: Shows the whole file before and after. Set C(diff) to V(false) on the task if the file holds secrets.
+    description: Shows the whole file before and after, without secrets.
     support: full
 author:
   - iopaint.fleet contributors (@iopaint)
@@ -85,7 +87,7 @@ EXAMPLES = r"""
     backup: true
   register: daemon_json
 
-- name: The engine has taken up its configuration
+- name: Reload or restart the engine
   ansible.builtin.service:
     name: docker
     state: "{{ daemon_json.action }}ed" # reloaded or restarted
@@ -97,11 +99,11 @@ EXAMPLES = r"""
       insecure-registries: [registry.example.com:5000]
     lists: union
 
-- name: The old runtime is gone
+- name: Remove the old runtime
   iopaint.fleet.daemon_json:
     absent: [runtimes.nvidia-legacy]
 
-- name: The file is there before the engine is installed
+- name: Write the file before the engine is installed
   iopaint.fleet.daemon_json:
     settings:
       data-root: /srv/docker
@@ -127,7 +129,7 @@ changed_keys:
     runtimes: reload
     log-driver: restart
 backup_file:
-  description: The copy of the former file.
+  description: The copy of the previous file.
   returned: when O(backup) is set and a file that was there has been changed
   type: str
   sample: /etc/docker/daemon.json.4711.2026-11-24@06:02:41~
@@ -153,7 +155,8 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.daemon_json import (
     parse_flags,
 )
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
-from ansible_collections.iopaint.fleet.plugins.module_utils.network import secrets
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret, secrets
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 PRIVATE = 0o600
 
@@ -175,7 +178,7 @@ def read_environment(path: str) -> str:
 
 
 def unit_flags(module: AnsibleModule, target: str) -> list[Flag]:
-    """The flags on the command line of the engine that reads the file."""
+    """Return the flags on the command line of the engine that reads the file."""
     unit = module.params["unit"]
     systemctl = module.get_bin_path("systemctl")
     if not unit or not systemctl:
@@ -217,13 +220,21 @@ def validate(module: AnsibleModule, candidate: str) -> None:
         raise ConfigError(f"{command[0]} refuses the new content: {words.rstrip('.')}. {advice}")
 
 
+def content(text: str) -> dict | str:
+    """Return what the text of a file holds, or the text itself where it can't be read."""
+    try:
+        return document(text)
+    except ConfigError:
+        return text
+
+
 def secret(text: str) -> bool:
-    """Whether an address in the text has a user or a password."""
-    return bool(secrets([text]))
+    """Return whether the text of a file holds a secret."""
+    return bool(secrets([content(text)]))
 
 
 def exposed(path: str) -> list[str]:
-    """The file and the copies of it that have a password and that others can read; dockerd reads it as root."""
+    """Return the file and the copies of it that have a password and that others can read; dockerd reads it as root."""
     found = [name for name in [path, *glob.glob(f"{glob.escape(path)}.*~")] if os.path.isfile(name)]
     return [name for name in found if stat.S_IMODE(os.stat(name).st_mode) & 0o077 and secret(read_environment(name))]
 
@@ -258,6 +269,7 @@ def run(module: AnsibleModule) -> dict:
     path = module.params["path"]
     target = os.path.realpath(path)
     before = read(target)
+    keep_secret(module, [content(before)])
     after = merge(before, module.params["settings"], module.params["absent"], module.params["lists"])
     options = document(after)
     check(options, unit_flags(module, target))
@@ -281,7 +293,7 @@ def run(module: AnsibleModule) -> dict:
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "path": {"type": "path", "default": "/etc/docker/daemon.json"},
             "settings": {"type": "dict", "default": {}},
@@ -293,6 +305,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    keep_secret(module, [module.params["settings"]])
     try:
         module.exit_json(**run(module))
     except ConfigError as error:

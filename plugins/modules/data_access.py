@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: data_access
-short_description: Finds files and folders of models and outputs that the image's user can't use, or hands them over to it
+short_description: Find files and folders that the image's user can't use, or hand them over to that user
 version_added: 1.0.0
 description:
   - Older IOPaint images ran as root and left files that the image's user can't overwrite or read.
@@ -43,10 +43,11 @@ options:
       - Owner and group become O(user), and the owner may read and write. Nothing else is changed.
     type: bool
     default: false
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says what would be handed over.
+    description: Reports what would be handed over.
   diff_mode:
     support: none
     description: RV(found) names the files and folders.
@@ -87,6 +88,7 @@ from contextlib import contextmanager
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import files
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.tree import shown
 
 EXAMPLES_SHOWN = 5
@@ -215,6 +217,7 @@ def main():
             "folders": {"type": "list", "elements": "dict", "required": True, "options": folder},
             "user": {"type": "int", "required": True},
             "adopt": {"type": "bool", "default": False},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
@@ -227,7 +230,8 @@ def main():
                     walk(top, "", look.visit)
         except OSError as error:
             module.fail_json(
-                msg=f"{wanted['path']} (iopaint_data_dir) could not be looked through or handed over: {error}", found=found
+                msg=f"{wanted['path']} ({named(module, 'folders')}) could not be looked through or handed over: {error}",
+                found=found,
             )
         if look.count:
             found.append({**wanted, "count": look.count, "examples": look.examples})

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: data_root_check
-short_description: Sees that a new data root of the Docker Engine leaves no data behind
+short_description: Check that a new data root of the Docker Engine leaves no data behind
 version_added: 1.0.0
 description:
   - Fails where the engine's data root holds images, volumes or containers and the wanted one is another that holds none, as
     the engine would come up empty. Changes nothing.
+  - An engine that maps the users of containers keeps its data in a folder of its own below the data root, named by the mapped
+    user and group. Turning that on or off hides all data just as well.
 options:
   path:
-    description: The wanted data root.
+    description: The wanted data root. Without it the present one stays.
     type: path
-    required: true
+  userns_remap:
+    description: The wanted value of C(userns-remap), empty for none. Without it the present one stays.
+    type: str
   config:
     description: The file that names the present one.
     type: path
@@ -23,10 +27,7 @@ options:
     description: The data root where that file names none.
     type: path
     default: /var/lib/docker
-  variable:
-    description: What to call O(path) in messages.
-    type: str
-    default: path
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     description: Only looks, so that check mode makes no difference.
@@ -36,9 +37,13 @@ author:
 """
 
 EXAMPLES = r"""
-- name: No data is left behind
+- name: Check that no data is left behind
   iopaint.fleet.data_root_check:
     path: /srv/docker
+
+- name: Check that nothing is hidden when the engine maps users
+  iopaint.fleet.data_root_check:
+    userns_remap: default
 """
 
 RETURN = r"""
@@ -55,39 +60,66 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import foreign
 from ansible_collections.iopaint.fleet.plugins.module_utils.daemon_json import ConfigError, decode, document
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 
 # What exists only once somebody has put something there; the engine makes everything else by itself.
 CONTENT = {"images": "image/*/imagedb/content/sha256/*", "volumes": "volumes/*/_data", "containers": "containers/*"}
 
 
-def present_root(config: str, default: str) -> str:
-    """The data root that the configuration names; a file that can't be read is for the task that edits it."""
+MAPPED = "[0-9]*.[0-9]*"  # the folder of an engine that maps users
+
+
+def configured(path: str) -> dict:
+    """Return the engine's configuration; a file that can't be read is for the task that edits it."""
     try:
-        named = document(decode(foreign.read_file(config))).get("data-root")
+        return document(decode(foreign.read_file(path)))
     except (OSError, ConfigError, foreign.ForeignError):
-        return default
-    return named if isinstance(named, str) and named.isprintable() and named else default
+        return {}
+
+
+def word(value: object) -> str:
+    """Return the value where it can be what the engine takes, otherwise nothing."""
+    return value if isinstance(value, str) and value.isprintable() else ""
+
+
+def account(remap: str) -> str:
+    """Return the user that a value of userns-remap stands for."""
+    return "dockremap" if remap == "default" else remap.partition(":")[0]
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "path": {"type": "path", "required": True},
+            "path": {"type": "path"},
+            "userns_remap": {"type": "str"},
             "config": {"type": "path", "default": "/etc/docker/daemon.json"},
             "default": {"type": "path", "default": "/var/lib/docker"},
-            "variable": {"type": "str", "default": "path"},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
-    wanted, variable = module.params["path"], module.params["variable"]
-    present = present_root(module.params["config"], module.params["default"])
-    content = [name for name, pattern in CONTENT.items() if glob.glob(os.path.join(glob.escape(present), pattern))]
-    moved = os.path.isdir(os.path.join(wanted, "volumes"))
-    if content and not moved and os.path.realpath(present) != os.path.realpath(wanted):
+    settings, wanted = configured(module.params["config"]), module.params["path"]
+    present, remap = word(settings.get("data-root")) or module.params["default"], word(settings.get("userns-remap"))
+    home = os.path.join(glob.escape(present), MAPPED if remap else "")
+    content = [name for name, pattern in CONTENT.items() if glob.glob(os.path.join(home, pattern))]
+    moved = (
+        wanted is None or os.path.isdir(os.path.join(wanted, "volumes")) or os.path.realpath(present) == os.path.realpath(wanted)
+    )
+    if content and not moved:
         module.fail_json(
-            msg=f"{variable} is {wanted}, and the engine has {', '.join(content)} in {present} that it would no longer see. "
+            msg=f"{named(module, 'path')} is {wanted}, and the engine has {', '.join(content)} in {present} that it would no "
+            "longer see. "
             f"Move them first: systemctl stop docker.socket docker.service && mkdir -p {wanted} && "
             f"rsync -aHAX --numeric-ids {present}/ {wanted}/ - or remove what nobody needs. Nothing was changed.",
+            present=present,
+        )
+    mapping = module.params["userns_remap"]
+    if content and mapping is not None and account(mapping) != account(remap):
+        change = f"maps users by userns-remap={mapping}" if mapping else "no longer maps users (userns-remap)"
+        module.fail_json(
+            msg=f"An engine that {change} no longer sees its present {', '.join(content)} in {present}. Remove what nobody "
+            "needs, or set userns-remap in daemon.json by hand and restart Docker when the host may lose what it runs: this "
+            "role keeps the key then. Nothing was changed.",
             present=present,
         )
     module.exit_json(changed=False, present=present)

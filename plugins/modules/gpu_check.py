@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gpu_check
-short_description: Proves that a container sees exactly the GPU it was given, and finds running ones that lost theirs
+short_description: Prove that a container sees exactly the GPU it was given, and find running containers that lost theirs
 version_added: 1.0.0
 description:
   - Starts a container for each device, without network, and compares the GPUs that C(nvidia-smi) lists in it with the GPU of
@@ -41,6 +41,7 @@ options:
     description: How long, in seconds, each container may take.
     type: int
     default: 60
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: partial
@@ -88,9 +89,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import gpu
 from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker, documents
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 
 REPOSITORY = "iopaint-fleet/gpu-check"
-# What nvidia-smi and the driver's library are linked against, beside what the shell is.
+# What nvidia-smi and the driver's library are linked against and the shell is not.
 LIBRARIES = ("libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1")
 SCRIPT = 'for node in /dev/nvidia[0-9]*; do if [ -e "$node" ]; then echo "node $node"; fi; done; exec nvidia-smi -L'
 # What a container without nvidia-smi can be asked: open its nodes, which the kernel refuses once the device is gone.
@@ -98,15 +100,15 @@ OPEN_NODES = "for node in /dev/nvidia[0-9]* /dev/nvidiactl; do if [ -e $node ]; 
 
 
 def shell_files(ldd: str) -> list:
-    """The shell, the libraries that ldd names for it, and those beside them that nvidia-smi wants."""
+    """Return the shell, the libraries that ldd lists for it, and those that nvidia-smi needs besides."""
     paths = re.findall(r"(/\S+) \(0x", ldd)
     libc = next((path for path in paths if os.path.basename(path).startswith("libc.so")), None)
-    beside = [os.path.join(os.path.dirname(libc), name) for name in LIBRARIES] if libc else []
-    return ["/bin/sh", *paths, *(path for path in beside if os.path.exists(path))]
+    further = [os.path.join(os.path.dirname(libc), name) for name in LIBRARIES] if libc else []
+    return ["/bin/sh", *paths, *(path for path in further if os.path.exists(path))]
 
 
 def image_tar(paths: list) -> bytes:
-    """A root file system of these files, the same bytes for the same files."""
+    """Return a root file system of these files, the same bytes for the same files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for folder in ("dev", "etc", "proc", "run", "sys", "tmp", "usr/bin", "usr/lib", "var/run"):
@@ -150,7 +152,7 @@ def expected(device: str, listing: str) -> set:
 
 
 def asks_for_gpu(container: dict) -> list:
-    """What GPUs a container was started with; nothing for one without."""
+    """Return the GPUs that a container was started with."""
     host = container["HostConfig"]
     devices: list = []
     for request in host.get("DeviceRequests") or []:
@@ -181,8 +183,8 @@ class Check:
         if wanted := self.module.params["image"]:
             if self.docker.image(wanted) is None:
                 self.module.fail_json(
-                    msg=f"The image {wanted} (nvidia_container_toolkit_check_image) is not on this host: pull it first, or "
-                    "leave the variable empty to use one that is made of the host's own files."
+                    msg=f"The image {wanted} ({named(self.module, 'image')}) is not on this host: pull it first, or "
+                    f"empty {named(self.module, 'image')} to use one that is made of the host's own files."
                 )
             return wanted
         _rc, ldd, _err = self.module.run_command(["ldd", "/bin/sh"])
@@ -218,7 +220,7 @@ class Check:
         if not wanted:
             self.module.fail_json(
                 msg=f"A container gets {device}, and nvidia-smi on the host lists no such GPU: the spec is older than "
-                "the driver or the MIG layout. Restart nvidia-cdi-refresh.service, or run role nvidia_container_toolkit."
+                "the driver or the MIG layout. Restart nvidia-cdi-refresh.service, or run the role nvidia_container_toolkit."
             )
         if seen != wanted:
             self.module.fail_json(
@@ -246,7 +248,7 @@ class Check:
         return " ".join((out + err).split()) or f"nvidia-smi ends with {rc}"
 
     def survey(self) -> dict:
-        """The lost and unchecked among the running containers."""
+        """Return the lost and unchecked among the running containers."""
         lost, unchecked = [], []
         for container in self.running():
             devices = asks_for_gpu(container)
@@ -267,6 +269,7 @@ def main() -> None:
             "image": {"type": "str", "default": ""},
             "cdi_dirs": {"type": "list", "elements": "path", "default": ["/etc/cdi", "/var/run/cdi"]},
             "timeout": {"type": "int", "default": 60},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )

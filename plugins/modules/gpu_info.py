@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gpu_info
-short_description: Facts of a host's NVIDIA GPUs, their driver and their CDI devices
+short_description: Gather facts about a host's NVIDIA GPUs, their driver and their CDI devices
 version_added: 1.0.0
 author: iopaint.fleet contributors (@iopaint)
 description:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_base
-short_description: Provides the base image of a build, from wherever it can be had
+short_description: Provide the base image of a build from the host, a registry, an archive or Debian packages
 version_added: 1.0.0
 description:
   - Takes the image that the host has; else pulls it; else makes one from the distribution's packages with mmdebstrap.
@@ -51,10 +51,11 @@ options:
     description: PEM file on the host with the CAs that the bootstrap trusts.
     type: str
     default: ""
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says whether an image would be pulled or made.
+    description: Reports whether an image would be pulled or made.
 requirements: [docker, mmdebstrap (for the bootstrap)]
 author: iopaint.fleet contributors (@iopaint)
 """
@@ -91,12 +92,13 @@ reason:
 import os
 import tempfile
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import archives
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import write
 from ansible_collections.iopaint.fleet.plugins.module_utils.images import recorded_base
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 # As Debian's own slim images: no recommended packages, no documentation but the licences, no translations.
 SLIM = [
@@ -160,10 +162,10 @@ def bootstrap(module, docker, name):
         rc, out, err = module.run_command(command + (["-"] if source else []), environ_update=environment, umask=0o022, **source)
         if rc != 0:
             module.fail_json(
-                msg="The base image could not be made from the distribution's packages (iopaint_image_base_suite="
-                f"{params['suite']}, iopaint_image_debian_mirror={params['mirror'] or 'default'}): "
+                msg=f"The base image could not be made from the distribution's packages ({named(module, 'suite')}="
+                f"{params['suite']}, {named(module, 'mirror')}={params['mirror'] or 'default'}): "
                 f"{(err or out).strip()[-800:]} Name a mirror that the host reaches and a suite that it has, or set "
-                "iopaint_image_base_source to pull."
+                f"{named(module, 'source')} to pull."
             )
         rc, out, err = docker.run("import", "--change", 'CMD ["bash"]', archive, name)
         if rc != 0:
@@ -174,33 +176,31 @@ def bootstrap(module, docker, name):
 def load(module, docker, name):
     """Load the archive, which has to hold the image of this name; return the image's ID."""
     archive = module.params["archive"]
-    where = "the archive (iopaint_image_base_archive)"
+    base, where = f"base image {name} ({named(module, 'name')})", f"the archive ({named(module, 'archive')})"
     rest = f"Name the image that the archive holds, or an archive that `docker save {name}` wrote. Nothing was loaded."
     try:
         held = archives.names(archive, module.get_bin_path)
     except archives.ArchiveError as error:
-        module.fail_json(msg=f"The base image {name} (iopaint_image_base) can't be had from {where}: {error}. {rest}")
+        module.fail_json(msg=f"The {base} can't be loaded from {where}: {error}. {rest}")
     if archives.short(name) not in held:
         there = ", ".join(sorted(held)) or "no image with a name"
-        module.fail_json(msg=f"The base image {name} (iopaint_image_base) can't be had from {where}: it holds {there}. {rest}")
+        module.fail_json(msg=f"The {base} can't be loaded from {where}: it holds {there}. {rest}")
     others = sorted(held - {archives.short(name)})
     if others:
         module.fail_json(
-            msg=f"Besides the base image {name} (iopaint_image_base), {where} holds {', '.join(others)}, and would replace what "
+            msg=f"Besides the {base}, {where} holds {', '.join(others)}, and would replace what "
             f"the host has under these names. Name an archive that `docker save {name}` wrote. Nothing was loaded."
         )
     rc, out, err = docker.run("load", "--quiet", "--input", archive)
     image = docker.image(name)
     if rc != 0 or image is None:
-        module.fail_json(
-            msg=f"The base image {name} (iopaint_image_base) can't be had from {where}: docker load says: {(err or out).strip()}"
-        )
+        module.fail_json(msg=f"The {base} can't be loaded from {where}: docker load says: {(err or out).strip()}")
     return image["Id"]
 
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "name": {"type": "str", "required": True},
             "source": {"type": "str", "choices": ["auto", "pull", "bootstrap"], "default": "auto"},
@@ -210,9 +210,9 @@ def main():
             "mirror": {"type": "str", "default": ""},
             "proxies": {"type": "dict", "default": {}},
             "ca_bundle": {"type": "str", "default": ""},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
-        no_log=True,  # the host's journal is told nothing: mirror and proxies may hold passwords
     )
     keep_secret(module, [module.params["mirror"], *module.params["proxies"].values()])
     name, source = module.params["name"], module.params["source"]
@@ -247,8 +247,8 @@ def main():
         reason = err.strip()
         if source == "pull":
             module.fail_json(
-                msg=f"The base image {name} (iopaint_image_base) could not be pulled: {reason} "
-                "Name a mirror, or set iopaint_image_base_source to auto or bootstrap."
+                msg=f"The base image {name} ({named(module, 'name')}) could not be pulled: {reason} "
+                f"Name a mirror, or set {named(module, 'source')} to auto or bootstrap."
             )
     if not module.get_bin_path("mmdebstrap"):
         module.exit_json(changed=False, image=made, how="missing", reason=reason)

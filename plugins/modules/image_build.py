@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_build
-short_description: Builds an IOPaint image by docker buildx bake, unless it is there
+short_description: Build an IOPaint image by docker buildx bake unless it exists
 version_added: 1.0.0
 description:
   - The immutable tag is made of the source's revision and a digest of the recipe (its files, the base image and the
@@ -51,10 +51,6 @@ options:
     description: Its ID, part of the recipe's digest.
     type: str
     required: true
-  repository:
-    description: Name of the image without its tag.
-    type: str
-    default: iopaint
   variables:
     description: Further variables of the bake file, part of the recipe's digest.
     type: dict
@@ -99,6 +95,7 @@ options:
     description: File on the host that takes the build's full log. One build at a time holds it, another waits.
     type: path
     required: true
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   action:
     support: full
@@ -108,7 +105,7 @@ attributes:
     description: The action runs a build in the background by itself.
   check_mode:
     support: full
-    description: Says whether an image would be built.
+    description: Reports whether an image would be built.
 requirements: [docker, docker buildx]
 author: iopaint.fleet contributors (@iopaint)
 """
@@ -189,10 +186,11 @@ import re
 import time
 import zipfile
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.build_log import BuildLog
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment, network_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret, masked
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
 # Parts of the recipe that an image is not made of.
@@ -235,9 +233,9 @@ def check_disk(module, docker):
     root, free = docker.room()
     if free < module.params["min_free"]:
         module.fail_json(
-            msg=f"Too little disk for a build: {free / 1e9:.1f} GB are free at {root}, iopaint_image_min_free_gb asks for "
+            msg=f"Too little disk for a build: {free / 1e9:.1f} GB are free at {root}, {named(module, 'min_free')} asks for "
             f"{module.params['min_free'] / 1e9:.1f}. Free some (docker system df shows what "
-            "the engine holds), or lower the variable."
+            f"the engine holds), or lower {named(module, 'min_free')}."
         )
 
 
@@ -249,16 +247,16 @@ def attesting(module, docker):
     store = docker.info("{{json .DriverStatus}}")
     if "io.containerd.snapshotter" not in store:
         module.fail_json(
-            msg=f"iopaint_image_attestations is {', '.join(wanted)}, and the image store of this engine can't keep attestations. "
-            "Switch it to the containerd image store (docker_daemon_settings: {features: {containerd-snapshotter: true}}, which "
-            "hides the images and containers of the present store), or empty iopaint_image_attestations. Nothing was built."
+            msg=f"{named(module, 'attestations')} is {', '.join(wanted)}, and the image store of this engine can't keep them. "
+            "Switch it to the containerd image store (features: {containerd-snapshotter: true} in daemon.json, which hides the "
+            f"images and containers of the present store), or empty {named(module, 'attestations')}. Nothing was built."
         )
     options = {"provenance": "--provenance=mode=max", "sbom": f"--sbom=generator={module.params['sbom_generator']}"}
     return [options[name] for name in wanted]
 
 
 def bake(module, docker, immutable, digest):
-    """Run the build, unless another play has just done so; fail the module with the end of the log. Gives what is known of it."""
+    """Run the build, unless another play has just done so, and return its facts; fail the module with the end of the log."""
     params = module.params
     given = {
         **params["variables"],
@@ -314,7 +312,7 @@ def bake(module, docker, immutable, digest):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "build": {"type": "bool", "default": True},
             "timeout": {"type": "int", "default": 10800},
@@ -325,7 +323,6 @@ def main():
             "revision": {"type": "str", "required": True},
             "base": {"type": "str", "required": True},
             "base_id": {"type": "str", "required": True},
-            "repository": {"type": "str", "default": "iopaint"},
             "variables": {"type": "dict", "default": {}},
             "network": {"type": "dict", "default": {}},
             "ca_bundle": {"type": "str", "default": ""},
@@ -335,9 +332,9 @@ def main():
             "attestations": {"type": "list", "elements": "str", "choices": ["provenance", "sbom"], "default": []},
             "sbom_generator": {"type": "str", "default": "docker/buildkit-syft-scanner:stable-1"},
             "log": {"type": "path", "required": True},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
-        no_log=True,  # the host's journal is told nothing: network may hold passwords
     )
     params = module.params
     keep_secret(module, params["network"].values())
@@ -345,7 +342,7 @@ def main():
     further = {"attestations": sorted(params["attestations"]), "wheelhouse": wheels_digest(params["wheelhouse"])}
     variables = {**params["variables"], **{name: value for name, value in further.items() if value}}
     digest = recipe_digest(params["recipe"], params["variant"], params["base_id"], variables)
-    prefix = f"{params['repository']}:{params['variant']}-"
+    prefix = f"iopaint:{params['variant']}-"
     immutable = f"{prefix}{tag_of(params['revision'])[:12]}-{digest[:12]}"
     aliases = [prefix + tag_of(params["ref"]), prefix + "latest"]
     result = {

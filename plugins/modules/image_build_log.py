@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_build_log
-short_description: Reads on in the log of a build that runs
+short_description: Read the log of a running build from an offset on
 version_added: 1.0.0
 description:
   - Used by the action of M(iopaint.fleet.image_build), which shows the steps of a build while it runs.

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_file
-short_description: Copies a file out of an image without running the image
+short_description: Copy a file out of an image without running the image
 version_added: 0.1.0
 description:
   - Makes a container that is never started, and reads the file from it as C(docker cp) does. No other module does so.
   - The image decides nothing but the file's content. A link, a folder or a device in its place fails the module, and so does a
-    file larger than O(max_size). Owner and mode are those of this module.
+    file larger than O(max_size). The file on the host belongs to the user of the task, and everybody may read it.
 options:
   image:
     description: Name of the image.
@@ -25,10 +25,6 @@ options:
     description: The file on the host. One that is there is left as it is.
     type: path
     required: true
-  mode:
-    description: Permissions in octal.
-    type: str
-    default: "0644"
   max_size:
     description: Maximum size in bytes.
     type: int
@@ -36,7 +32,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says whether the file would be copied.
+    description: Reports whether the file would be copied.
 requirements: [docker]
 author: iopaint.fleet contributors (@iopaint)
 """
@@ -65,6 +61,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils import files
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker
 
 CHUNK = 2**20
+MODE = 0o644  # of the file on the host
 
 
 class ImageFileError(Exception):
@@ -94,7 +91,7 @@ def fetch(docker, container, params):
     command = [docker.path, "cp", f"{container}:{params['path']}", "-"]
     with (
         files.folder(folder, make=True) as place,
-        files.replacing(place, name, int(params["mode"], 8)) as stream,
+        files.replacing(place, name, MODE) as stream,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process,
     ):
         try:
@@ -110,7 +107,6 @@ def main():
             "image": {"type": "str", "required": True},
             "path": {"type": "path", "required": True},
             "dest": {"type": "path", "required": True},
-            "mode": {"type": "str", "default": "0644"},
             "max_size": {"type": "int", "default": 16 * 2**20},
         },
         supports_check_mode=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: inpaint_check
-short_description: Proves that a deployed IOPaint inpaints
+short_description: Prove that a deployed IOPaint inpaints
 version_added: 1.0.0
 author: iopaint.fleet contributors (@iopaint)
 description:
@@ -306,7 +306,7 @@ class Service:
 
 
 def complaint(params: dict) -> str | None:
-    """What is wrong with the options themselves."""
+    """Return what is wrong with the options themselves."""
     if not is_base_url(params["url"]):
         return (  # and not what it is, as that may hold a password
             "url has to be http://HOST:PORT or https://HOST:PORT, with any credentials in url_username and url_password"
@@ -376,7 +376,7 @@ def expect_model(found: str, wanted: str | None, moment: str) -> None:
     if wanted not in (None, found):
         raise inpaint.CheckError(
             f"the model is {found} {moment} the inpainting, and should be {wanted}. IOPaint lets every user switch it, "
-            f"and goes back to the former one when a model fails to load. {inpaint.LOG}"
+            f"and returns to the previous one when a model fails to load. {inpaint.LOG}"
         )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: instance_files
-short_description: Writes the files of all instances in one round trip
+short_description: Write the files of all instances in one round trip
 version_added: 1.0.0
 description:
   - Each folder is created where it is missing. Each file is replaced in one step, where its content or mode differs.
@@ -27,6 +27,9 @@ options:
       owner:
         description: Number of the user and group that the folder belongs to; by default as it is.
         type: int
+      mode:
+        description: Its permissions in octal; by default as they are, and V(0755) for one that is made.
+        type: str
       files:
         description: What it holds.
         type: list
@@ -49,10 +52,11 @@ options:
             description: Whether a diff leaves out the content.
             type: bool
             default: false
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says what would be written.
+    description: Reports what would be written.
   diff_mode:
     support: full
     description: Shows each file before and after, unless it is secret.
@@ -60,7 +64,7 @@ author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The files of each instance are in place
+- name: Write the files of each instance
   iopaint.fleet.instance_files:
     folders:
       - path: /opt/iopaint/instances/cpu
@@ -81,8 +85,9 @@ import os
 import re
 import stat
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import files
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 
 def read(folder, name):
@@ -94,10 +99,11 @@ def read(folder, name):
         return None, None
 
 
-def is_owned(folder, owner):
-    """Return whether an open folder belongs to the owner, where one is given."""
+def is_right(folder, owner, mode):
+    """Return whether an open folder has the owner and the mode, where they are given."""
     status = os.fstat(folder)
-    return owner is None or status.st_uid == status.st_gid == owner
+    owned = owner is None or status.st_uid == status.st_gid == owner
+    return owned and mode in (None, stat.S_IMODE(status.st_mode))
 
 
 def difference(path, item, before, modes):
@@ -112,14 +118,16 @@ def difference(path, item, before, modes):
 
 def ensure(module, wanted):
     """See that one folder is as wanted; return path and differences of it and of each file as it is written."""
-    path, owner = wanted["path"], wanted["owner"]
+    path, owner, mode = wanted["path"], wanted["owner"], wanted["mode"] and int(wanted["mode"], 8)
     with files.present(path) as found:
-        right = found is not None and is_owned(found, owner)
+        right = found is not None and is_right(found, owner, mode)
     if not right:
         if not module.check_mode:
             with files.folder(path, make=True) as made:
                 if owner is not None:
                     os.fchown(made, owner, owner)
+                if mode is not None:
+                    os.fchmod(made, mode)
         yield path, []
     with files.present(path) as found:
         for item in wanted["files"]:
@@ -153,16 +161,20 @@ def main():
     folder = {
         "path": {"type": "path", "required": True},
         "owner": {"type": "int"},
+        "mode": {"type": "str"},
         "files": {"type": "list", "elements": "dict", "default": [], "options": file},
     }
-    module = AnsibleModule(
-        argument_spec={"folders": {"type": "list", "elements": "dict", "required": True, "options": folder}},
+    module = QuietModule(
+        argument_spec={
+            "folders": {"type": "list", "elements": "dict", "required": True, "options": folder},
+            "names": {"type": "dict", "default": {}},
+        },
         supports_check_mode=True,
-        no_log=True,  # no contents in the host's log
     )
     items = [item for wanted in module.params["folders"] for item in wanted["files"]]
     module.no_log_values.update(item["content"] for item in items if item["secret"] and item["content"])
-    odd = sorted({item["mode"] for item in items if not re.fullmatch("[0-7]{3,4}", item["mode"])})
+    modes = {item["mode"] for item in [*items, *module.params["folders"]] if item["mode"] is not None}
+    odd = sorted(mode for mode in modes if not re.fullmatch("[0-7]{3,4}", mode))
     if odd:
         module.fail_json(msg=f"folders: mode {', '.join(odd)} must be octal, in quotes, as '0644'. Nothing was written.")
     written, diff = [], []
@@ -173,8 +185,8 @@ def main():
                 diff += shown
         except OSError as error:
             module.fail_json(
-                msg=f"The folder {wanted['path']} could not be made or filled: {error}. Make room for it there, or set "
-                "iopaint_dir (instances) or iopaint_data_dir (models, outputs) to another folder.",
+                msg=f"The folder {wanted['path']} could not be made or filled: {error}. Make room for it there, or choose "
+                f"another folder ({named(module, 'folders')}).",
                 written=written,
             )
     module.exit_json(changed=bool(written), written=written, **({"diff": diff} if module._diff else {}))

@@ -6,16 +6,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: instance_remove
-short_description: Takes instances away - containers, networks, images, files - and keeps their data unless told otherwise
+short_description: Remove instances with their containers, networks, images and files
 version_added: 1.0.0
 description:
   - A container is ours where compose made it from a folder below O(dir), an image where this collection built or named it.
     Anything else stays, and so does an image that a container of somebody else's was made from.
-  - Without O(instances) all of them go, whether C(iopaint_instances) still names them or not, and what they shared as
+  - Without O(instances) all instances of the host go, whether the inventory still lists them or not, and what they shared as
     well - images that were built ahead, the build's sources, the rotation of the audit log.
   - An engine that is installed and does not answer fails the module before anything is removed, as its containers would start
     again with it.
-  - A removal that was broken off is gone on with by running it again.
+  - Running the module again resumes an interrupted removal.
 options:
   dir:
     description: Folder on the host with a folder for each instance.
@@ -54,10 +54,11 @@ options:
     description: Who does it, as the module iopaint.fleet.lock returned it.
     type: dict
     default: {}
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says what would be removed.
+    description: Reports what would be removed.
   diff_mode:
     support: full
     description: Lists what is removed.
@@ -110,6 +111,7 @@ import shutil
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, exchange, files, images, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, documents
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.tree import shown
 
 TEMPORARY = r"tmp[a-z0-9_]{8}"  # of a file that was being written when its play was killed
@@ -181,7 +183,7 @@ class Removal:
         if building:
             self.module.fail_json(
                 msg=f"An image is being built on this host (its log is {', '.join(building)}). Wait for its end, then run this "
-                "again, or name the instances that are to go (iopaint_remove_instances). Nothing was removed."
+                f"again, or name the instances that are to go ({named(self.module, 'instances')}). Nothing was removed."
             )
 
     def containers(self):
@@ -275,13 +277,13 @@ class Removal:
         return names
 
     def data(self):
-        """Return the folders with data of the instances that go, each with what restores have left beside it."""
+        """Return the folders with data of the instances that go, each with what restores have left next to it."""
         top = self.params["data_dir"]
         names = ["outputs", "models"] if self.everything else [f"outputs/{name}" for name in self.params["instances"]]
         found = []
         for name in names:
             path, tree = os.path.join(top, name), exchange.Tree(top, name)
-            found += [path] if os.path.islink(path) else [path, tree.ready, *tree.formers()]
+            found += [path] if os.path.islink(path) else [path, *tree.formers()]
         return found
 
     # --- how it goes -------------------------------------------------------------------------------------------------
@@ -358,6 +360,7 @@ def main():
             "audit": {"type": "path", "default": audit.LOG},
             "log": {"type": "bool", "default": False},
             "owner": {"type": "dict", "default": {}},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
@@ -365,7 +368,8 @@ def main():
     odd = sorted(name for name in params["instances"] if not containers.NAME.fullmatch(name))
     if odd:
         module.fail_json(
-            msg=f"iopaint_remove_instances: {', '.join(map(repr, odd))} can't be the name of an instance. Nothing was removed."
+            msg=f"{named(module, 'instances')}: {', '.join(map(repr, odd))} can't be the name of an instance. "
+            "Nothing was removed."
         )
     for name in ("dir", "data_dir", "build_dir"):
         params[name] = os.path.normpath(params[name])

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: instance_status
-short_description: Looks at a host's instances, engine, GPUs, disks and lock, in one round trip
+short_description: Gather the state of a host's instances, engine, GPUs, disks and lock, in one round trip
 version_added: 1.0.0
 description:
   - Changes nothing, takes no lock, and does not wake an engine that systemd would start for whoever asks it.
-  - A host that can't be reached or looked at is no failure of the task, but is said in RV(state).
-  - Nothing is waited for longer than O(timeout), so a stuck engine or driver is said and does not hold up the play.
+  - A host that can't be reached or looked at does not fail the task; RV(state) reports it.
+  - Waits for nothing longer than O(timeout), so a stuck engine or driver is reported and does not hold up the play.
 options:
   dir:
     description: Folder on the host with a folder for each instance.
@@ -25,10 +25,14 @@ options:
     description: The file that is the host's lock.
     type: path
     default: /run/iopaint/lock
+  backup:
+    description: The file that keeps the result of the last backup.
+    type: path
+    default: /var/lib/iopaint-backup/last.json
   instances:
     description:
-      - What the host is to run, C(name), C(variant) and C(devices) each, as the variable C(iopaint_instances) has it.
-      - An entry that does not run is said, and so is an instance without an entry. It stays on the control node.
+      - What the host is to run, C(name), C(variant) and C(devices) each.
+      - An entry that does not run is reported, and so is an instance without an entry. The option stays on the control node.
     type: list
     elements: dict
     default: []
@@ -44,7 +48,7 @@ author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The state of the host is known
+- name: Gather the state of the host
   iopaint.fleet.instance_status:
     dir: /opt/iopaint/instances
     data_dir: /var/lib/iopaint
@@ -70,7 +74,7 @@ instances:
     - One entry an instance that is on the host or in O(instances), with C(name), C(variant), C(state), C(problems), C(notes),
       C(release), C(since), C(proof), C(devices), C(url), C(container) and C(listed).
     - C(state) is V(healthy), V(starting), V(unhealthy), V(running) (without a health check), what the engine says of a container
-      that does not run, V(missing) where there is none, V(replaced) where it gave its port to another instance,
+      that does not run, V(missing) where there is none, V(displaced) where another instance took its port,
       V(unknown) without an engine, or V(not deployed).
   type: list
   elements: dict
@@ -92,6 +96,14 @@ lock:
   description: What the lock says; null where the host is not locked.
   type: dict
   returned: with RV(state=ok)
+backup:
+  description: C(time), C(ok), C(reason) and C(scheduled) of the last backup; null where there was none.
+  type: dict
+  returned: with RV(state=ok)
+restore:
+  description: Whether a restore was interrupted, or is at work.
+  type: bool
+  returned: with RV(state=ok)
 """
 
 import os
@@ -99,6 +111,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, foreign, gpu, lock, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
+from ansible_collections.iopaint.fleet.plugins.module_utils.exchange import RECORD
 
 ZERO_TIME = "0001-01-01"  # what the engine says of a container that was never started
 
@@ -169,13 +182,13 @@ class Look:
     def instance(self, name, held):
         """Return what is known of one instance; held: its containers, None where the engine can't be asked."""
         store = releases.Releases(self.params["dir"], name)
-        gave_way = store.gave_way()
-        record = store.records.get(store.linked) or store.proven() or gave_way or {}
-        trials = [document for document in held or [] if containers.is_trial(document, name)]
-        container = next((document for document in held or [] if document not in trials), None)
+        displaced = store.displaced()
+        record = store.records.get(store.linked) or store.proven() or displaced or {}
+        candidates = [document for document in held or [] if containers.is_candidate(document, name)]
+        container = next((document for document in held or [] if document not in candidates), None)
         state, problems = of_container(container) if container else (("unknown", []) if held is None else ("missing", []))
-        if state == "missing" and gave_way:
-            state = "replaced"
+        if state == "missing" and displaced:
+            state = "displaced"
         if state == "missing":
             problems = ["It has no container; deploying it again makes one."]
         return {
@@ -183,7 +196,7 @@ class Look:
             "variant": record.get("variant"),
             "state": state,
             "problems": problems,
-            "notes": self.notes(store, record, container) + ["A new release is tried beside it."] * bool(trials),
+            "notes": self.notes(store, record, container) + ["A candidate for a new release runs next to it."] * bool(candidates),
             "release": {key: record.get(key) for key in ("id", "image", "ref", "revision", "operator")} if record else None,
             "since": record.get("started") or record.get("time"),
             "proof": record.get("proof"),
@@ -200,9 +213,9 @@ class Look:
             found.append(f"The switch to {prepared['id']} was begun at {prepared['started']} and has not ended.")
         if container and record.get("image_id") and container.get("Image") != record["image_id"]:
             found.append(f"It runs another image than that of its release {record['id']}.")
-        if store.gave_way():
-            taker = record["gave_way_to"].partition("/")[0]
-            found.append(f"It was stopped when {taker} took its port; a rollback right after that brings it back.")
+        if store.displaced():
+            taker = record["displaced_by"].partition("/")[0]
+            found.append(f"It was stopped when {taker} took its port; a rollback right after that starts it again.")
         return found
 
     def gpus(self):
@@ -217,6 +230,16 @@ class Look:
             "problem": problem,
             "advice": gpu.ADVICE[problem],
         }
+
+    def backup(self):
+        """Return what is told of the last backup, None where there was none."""
+        try:
+            result = foreign.parse_json(foreign.read_text(self.params["backup"]), dict)
+            return {key: result[key] for key in ("time", "ok", "reason", "scheduled")}
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError):
+            return {"time": None, "ok": False, "reason": f"{self.params['backup']} can't be read.", "scheduled": None}
 
     def disks(self, engine):
         """Return room and size of the file systems that fill up."""
@@ -270,6 +293,7 @@ def main():
             "dir": {"type": "path", "required": True},
             "data_dir": {"type": "path", "required": True},
             "lock": {"type": "path", "default": lock.PATH},
+            "backup": {"type": "path", "default": "/var/lib/iopaint-backup/last.json"},
             "instances": {"type": "list", "elements": "dict", "default": []},
             "timeout": {"type": "int", "default": 20},
         },
@@ -287,6 +311,8 @@ def main():
             gpu=look.gpus(),
             disks=look.disks(engine),
             lock=lock.read(module.params["lock"]),
+            backup=look.backup(),
+            restore=os.path.lexists(os.path.join(module.params["data_dir"], RECORD)),
         )
     except OSError as error:
         module.fail_json(msg=f"The host could not be looked at: {error}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: lock
-short_description: Takes and frees the lock of a host, so that two plays never change it at once
+short_description: Take and free the lock of a host, so that two plays never change it at once
 version_added: 1.0.0
 description:
   - The lock is a file that says who holds it (operator, control node, play, since when). Of two plays that ask at the same
@@ -60,6 +60,7 @@ options:
     description: Token of a lock whose play is known to be over. The action plugin sets it.
     type: str
     default: ""
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
@@ -105,20 +106,22 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, lock
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 
-OVER, ASKED_FOR = "its play is over", "the operator asked for it (iopaint_lock_take_over)"
+OVER, ASKED_FOR = "its play is over", "the operator asked for it"
 
 
-def explain(holder, path, wait):
-    """Say who holds the lock and what can be done, for the person who is kept waiting."""
+def explain(module, holder):
+    """Return the error that another play holds the lock: who holds it, since when, and what to do."""
+    path, wait = module.params["path"], module.params["wait"]
     release = f", release {holder['release']}" if holder.get("release") else ""
-    waited = f" after {wait} s (iopaint_lock_wait)" if wait else ""
+    waited = f" after {wait} s ({named(module, 'wait')})" if wait else ""
     who = f"{holder.get('play') or 'a play'} by {holder.get('operator')} on {holder.get('controller')}"
     return (
         f"Another play holds the lock {path} of this host{waited}: {who} (process {holder.get('pid', 'unknown')}){release}, "
-        f"since {holder.get('time', 'unknown')}. Wait for it, or raise iopaint_lock_wait. If that play is over (its control "
-        "node or its container is gone, or its process is), take the lock over with "
-        f"-e iopaint_lock_take_over={holder['token']}, or remove it: "
+        f"since {holder.get('time', 'unknown')}. Wait for it, or raise {named(module, 'wait')}. If that play is over (its "
+        "control node or its container is gone, or its process is), take the lock over with "
+        f"{named(module, 'take_over')}={holder['token']}, or remove it: "
         f"ansible HOST -b -m iopaint.fleet.lock -a 'state=absent force=true path={path}'. "
         "Nothing was changed by this play."
     )
@@ -136,7 +139,7 @@ def acquire(module, path, owner):
         "play": params["play"],
         "release": params["release"],
     }
-    reasons = {params["take_over"]: ASKED_FOR, params["over"]: OVER}
+    reasons = {params["take_over"]: f"{ASKED_FOR} ({named(module, 'take_over')})", params["over"]: OVER}
     deadline = time.monotonic() + params["wait"]
     former, reason = None, None
     while True:
@@ -173,6 +176,7 @@ def main():
             "owner": {"type": "dict"},
             "take_over": {"type": "str", "default": "", "no_log": False},
             "over": {"type": "str", "default": "", "no_log": False},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
@@ -194,7 +198,7 @@ def main():
     except OSError as error:
         module.fail_json(msg=f"The lock {path} could not be read or made: {error}. Nothing was changed.", owner=owner)
     if holder:
-        module.fail_json(msg=explain(holder, path, params["wait"]), holder=holder, owner=owner)
+        module.fail_json(msg=explain(module, holder), holder=holder, owner=owner)
     if former:
         who = f"{former.get('play') or 'a play'} of {former.get('operator')} on {former.get('controller')}"
         module.warn(f"The lock was held by {who} since {former.get('time', 'unknown')}. It was taken over, as {reason}.")

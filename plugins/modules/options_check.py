@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: options_check
-short_description: Checks the options of instances against IOPaint itself, before anything is started
+short_description: Check the options of instances against IOPaint itself, before anything is started
 version_added: 1.0.0
 description:
   - Asks C(docker/image/entrypoint check) for each instance, which reads the options and models from IOPaint's own source.
@@ -37,7 +37,7 @@ author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The image knows the options
+- name: Check that the image knows the options
   iopaint.fleet.options_check:
     instances:
       - {name: cpu, image: "iopaint:cpu-latest", environment: {IOPAINT_MODEL: lama}}
@@ -55,10 +55,11 @@ problems:
 import os
 import secrets
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.images import USER
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 WRONG_OPTIONS = os.EX_USAGE
 PREFIX = "entrypoint: "
@@ -110,7 +111,7 @@ def ask_image(module, docker, instance):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "instances": {"type": "list", "elements": "dict", "required": True},
             "entrypoint": {"type": "path"},
@@ -119,8 +120,8 @@ def main():
         },
         required_together=[("entrypoint", "source")],
         supports_check_mode=True,
-        no_log=True,  # no options in the host's log: they may be secret
     )
+    keep_secret(module, module.params["instances"])
     keys = ["name", "environment"] + ([] if module.params["source"] else ["image"])
     for index, instance in enumerate(module.params["instances"]):
         missing = [key for key in keys if instance.get(key) is None]

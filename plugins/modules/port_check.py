@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: port_check
-short_description: Fails where a port can't be published, before anything that runs is stopped for it
+short_description: Check that the host can publish ports
 version_added: 1.0.0
 description:
   - Tries to bind each port. A port that is taken is accepted where instances of this collection alone hold it, since the switch
@@ -36,6 +36,7 @@ options:
     description: Folder that holds one folder for each instance; containers that compose started from there are this collection's.
     type: path
     required: true
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
@@ -72,6 +73,7 @@ import struct
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import containers, network
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 
 NO_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 LISTENS = "0A"  # a state of /proc/net/tcp
@@ -140,19 +142,19 @@ class Host:
         return labels.get(containers.PROJECT) == project or containers.instance_of(container, self.top) is not None
 
 
-def explain(holder, ports):
-    """Say who holds ports (a list in words): the container of that name, or with an empty name another process."""
+def explain(module, holder, ports):
+    """Return the error that ports (a list in words) are taken: by the container of that name, or without one by a process."""
     if holder:
         said = f"Taken by the container {holder}: {ports}. Stop it (`docker stop {holder}` on the host)"
     else:
         said = f"Taken by another process: {ports}. `ss -ltnp` on the host names it; stop it"
-    return f"{said}, or choose another port in iopaint_instances."
+    return f"{said}, or choose another port in {named(module, 'ports')}."
 
 
-def explain_absent(addresses):
-    """Say that the host lacks addresses."""
+def explain_absent(module, addresses):
+    """Return the error that the host lacks addresses."""
     return (
-        f"The host has no address {', '.join(addresses)}, which iopaint_instances[].bind_address or iopaint_bind_address "
+        f"The host has no address {', '.join(addresses)}, which {named(module, 'ports[].address')} "
         "asks for. `ip -brief address` on the host lists what it has; choose one of these, or add the address."
     )
 
@@ -168,13 +170,15 @@ def main():
         argument_spec={
             "ports": {"type": "list", "elements": "dict", "required": True, "options": spec},
             "dir": {"type": "path", "required": True},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
     for want in module.params["ports"]:
         if not 1 <= want["port"] <= 65535:
-            module.fail_json(msg=f"iopaint_instances: port {want['port']} is not from 1 to 65535. Nothing was changed.", taken=[])
-    taken = {}  # what is taken, by the container that holds it ("": another process)
+            module.fail_json(
+                msg=f"{named(module, 'ports')}: port {want['port']} is not from 1 to 65535. Nothing was changed.", taken=[]
+            )
     host = Host(module)
     taken, absent = {}, []  # what is taken, by the container that holds it ("": another process)
     for want in module.params["ports"]:
@@ -187,11 +191,11 @@ def main():
             absent.append(want["address"])
     absent = list(dict.fromkeys(absent))
     if taken or absent:
-        said = [explain(holder, ", ".join(names)) for holder, names in taken.items()]
+        said = [explain(module, holder, ", ".join(names)) for holder, names in taken.items()]
         module.fail_json(
             taken=[name for names in taken.values() for name in names],
             absent=absent,
-            msg=" ".join([*said, *([explain_absent(absent)] if absent else []), "Nothing that runs was touched."]),
+            msg=" ".join([*said, *([explain_absent(module, absent)] if absent else []), "Nothing that runs was touched."]),
         )
     module.exit_json(changed=False, taken=[], absent=[])
 

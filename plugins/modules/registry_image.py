@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: registry_image
-short_description: Pushes images to a registry, and pulls them by digest under the names that they were built with
+short_description: Push images to a registry, and pull them by digest under the names that they were built with
 version_added: 1.0.0
 description:
   - On a host an image always has the name that it was built with; what the registry calls it is its digest. So nothing else
@@ -44,16 +44,18 @@ options:
     default: false
 notes:
   - The login is that of the docker command line, from C(config.json) in the folder that the environment's C(DOCKER_CONFIG) names.
+  - O(names) may also hold C(ca) and C(login), for advice on the registry's certificate and its login.
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says what would be pulled, pushed or tagged, by what the host has.
+    description: Reports what would be pulled, pushed or tagged, by what the host has.
 requirements: [docker]
 author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The image is in the registry
+- name: Push the image
   iopaint.fleet.registry_image:
     state: pushed
     repository: registry.example.com:5000/team/iopaint
@@ -62,7 +64,7 @@ EXAMPLES = r"""
     DOCKER_CONFIG: /run/iopaint/registry
   register: pushed
 
-- name: It is on the host
+- name: Pull the image
   iopaint.fleet.registry_image:
     state: pulled
     repository: registry.example.com:5000/team/iopaint
@@ -105,7 +107,9 @@ class Steps:
     def fail(self, what, output):
         """Fail the module; nothing that runs was touched by a pull or a push."""
         root = self.docker.info("{{.DockerRootDir}}")
-        self.module.fail_json(msg=f"{what}: {explain(output, self.repository, root)} Nothing that runs was touched.")
+        self.module.fail_json(
+            msg=f"{what}: {explain(output, self.repository, root, self.params['names'])} Nothing that runs was touched."
+        )
 
     def tag(self, image, names):
         """Point names at an image."""
@@ -201,6 +205,7 @@ def main():
             "images": {"type": "list", "elements": "dict", "required": True},
             "optional": {"type": "bool", "default": False},
             "again": {"type": "bool", "default": False},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: source_git
-short_description: Checks out what a git repository has at a ref now
+short_description: Check out a ref of a git repository as it is now
 version_added: 0.1.0
 description:
   - Asks the repository which commit the ref is now, fetches that commit alone, and checks it out.
   - The repository is not asked for a commit that is given in full and is checked out already.
   - The checkout is the module's own. Edits, strange files and stale locks in it are removed. A checkout that is broken,
-    unfinished or another user's is replaced by a fresh one, which is made beside it first.
+    unfinished or another user's is replaced by a fresh one, which is made first.
   - Of the submodules only those below C(iopaint/) and C(web_app/) are fetched.
   - It exists because M(ansible.builtin.git) prefers what an earlier run has fetched over what the repository has now, needs its
     checkout in good order, and fetches all submodules.
@@ -57,10 +57,11 @@ options:
       - Empty for the files of the user that the task becomes. An unknown key is refused in any case.
     type: str
     default: ""
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says which commit would be checked out. The repository is asked for that, and the folder stays as it is.
+    description: Reports which commit would be checked out. The repository is asked for that, and the folder stays as it is.
 requirements: [git, ssh (for a repository over ssh)]
 seealso:
   - module: ansible.builtin.git
@@ -105,10 +106,11 @@ import re
 import shutil
 import tempfile
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
-from ansible_collections.iopaint.fleet.plugins.module_utils.git_output import explain
+from ansible_collections.iopaint.fleet.plugins.module_utils.git_output import OPTIONS, explain, is_explained
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.source import FOLDERS, pointers
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
@@ -303,8 +305,8 @@ class Source:
         self.module, self.git = module, git
         self.ref, self.repo = module.params["ref"].strip(), module.params["repo"]
         self.dest = os.path.realpath(module.params["dest"])
-        self.checkout, self.beside = Checkout(git, self.dest), Checkout(git, f"{self.dest}.new")
-        shutil.rmtree(self.beside.path, ignore_errors=True)  # of a run that was killed
+        self.checkout, self.fresh = Checkout(git, self.dest), Checkout(git, f"{self.dest}.new")
+        shutil.rmtree(self.fresh.path, ignore_errors=True)  # of a run that was killed
         self.absent = not os.path.lexists(self.dest)
         self.fault = "it is absent" if self.absent else self.checkout.fault()
         self.asked = False
@@ -312,14 +314,15 @@ class Source:
     def fail(self, what):
         """Fail the module; nothing that runs was touched."""
         self.module.fail_json(
-            msg=f"The source could not be checked out: iopaint_image_ref {self.ref} of iopaint_image_git_url {self.repo}: {what} "
-            "Nothing that runs was touched."
+            msg=f"The source could not be checked out: {named(self.module, 'ref')} {self.ref} of {named(self.module, 'repo')} "
+            f"{self.repo}: {what} Nothing that runs was touched."
         )
 
     def refuse(self, error):
         """Fail the module with the cause of git's failure."""
         said = str(error)[-1500:].rstrip(".")
-        self.fail(f"{explain(said, self.repo) or 'git failed.'} git on the host says: {said}.")
+        why = explain(said, self.repo, {option: named(self.module, option) for option in OPTIONS})
+        self.fail(f"{why or 'git failed.'} git on the host says: {said}.")
 
     def resolve(self):
         """Return the commit, the object to fetch and the full name of the ref, as the repository has them now."""
@@ -331,7 +334,7 @@ class Source:
         shown = self.git.shown(*names, *(f"{name}^{{}}" for name in names))
         found = [name for name in names if name in shown]
         if len(found) > 1:
-            self.fail(f"several refs have this name. Set iopaint_image_ref to one of {', '.join(found)}.")
+            self.fail(f"several refs have this name. Set {named(self.module, 'ref')} to one of {', '.join(found)}.")
         if found:
             return shown.get(f"{found[0]}^{{}}", shown[found[0]]), shown[found[0]], found[0]
         if SHORT.fullmatch(ref.lower()):
@@ -343,8 +346,8 @@ class Source:
         """Return the one commit that begins so."""
         commit = None if self.fault else self.checkout.commit_of(short)
         if not commit:
-            self.beside.fetch_all()
-            commit = self.beside.commit_of(short)
+            self.fresh.fetch_all()
+            commit = self.fresh.commit_of(short)
         if not commit:
             self.fail("it is no branch or tag, and not the beginning of exactly one commit. Give the commit in full.")
         return commit
@@ -361,7 +364,7 @@ class Source:
 
     def get(self, commit, wanted, name):
         """Have the commit checked out; return what was wrong with a checkout that a fresh one has replaced, else None."""
-        if not self.fault and not self.beside.commit_of(commit):
+        if not self.fault and not self.fresh.commit_of(commit):
             try:
                 if not self.checkout.commit_of(commit):
                     self.fetch(self.checkout, wanted)
@@ -369,9 +372,9 @@ class Source:
                 return None
             except GitError as error:
                 self.fault = None if REFUSED.search(str(error)) else str(error)
-        if not self.beside.commit_of(commit):
-            self.fetch_beside(commit, wanted, name)
-        self.beside.check_out(commit)
+        if not self.fresh.commit_of(commit):
+            self.fetch_fresh(commit, wanted, name)
+        self.fresh.check_out(commit)
         self.exchange()
         return self.fault
 
@@ -381,22 +384,22 @@ class Source:
         try:
             checkout.fetch("--depth=1", "--", self.repo, wanted)
         except GitError as error:
-            if explain(str(error), self.repo):
+            if is_explained(str(error)):
                 self.refuse(error)
             raise
 
-    def fetch_beside(self, commit, wanted, name):
+    def fetch_fresh(self, commit, wanted, name):
         """Fetch the commit by itself if the server hands it out so, else with all that the server shows."""
-        self.beside.begin()
+        self.fresh.begin()
         try:
-            self.fetch(self.beside, wanted)
+            self.fetch(self.fresh, wanted)
         except GitError as error:
             if "not our ref" in str(error) and not name:
                 self.fail(f"the repository has no such commit. git on the host says: {error}.")
             if not REFUSED.search(str(error)):
                 raise
-            self.beside.fetch_all()
-        if self.beside.commit_of(commit):
+            self.fresh.fetch_all()
+        if self.fresh.commit_of(commit):
             return
         if name:
             self.fail(f"{name} is no commit.")
@@ -411,7 +414,7 @@ class Source:
         shutil.rmtree(old, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.dest, old)
-        os.rename(self.beside.path, self.dest)
+        os.rename(self.fresh.path, self.dest)
         if os.path.isdir(old):
             shutil.rmtree(old)
         elif os.path.lexists(old):
@@ -452,7 +455,7 @@ def held(path):
 
 @contextlib.contextmanager
 def secret_folder(dest):
-    """Give a folder in memory. It goes at the end, or at the next start if the end never came."""
+    """Yield a folder in memory. It goes at the end, or at the next start if the end never came."""
     path = os.path.join(MEMORY, "iopaint-git" + dest.replace("/", "-"))
     shutil.rmtree(path, ignore_errors=True)
     os.mkdir(path, 0o700)
@@ -464,7 +467,7 @@ def secret_folder(dest):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "repo": {"type": "str", "required": True},
             "dest": {"type": "path", "required": True},
@@ -475,9 +478,9 @@ def main():
             "no_proxy": {"type": "str", "default": ""},
             "ca_bundle": {"type": "str", "default": ""},
             "known_hosts": {"type": "str", "default": ""},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
-        no_log=True,  # the host's journal is told nothing: proxy may hold a password
     )
     keep_secret(module, [module.params["proxy"]])
     above = os.path.dirname(os.path.realpath(module.params["dest"]))
@@ -492,7 +495,7 @@ def main():
         except OSError as error:
             source.fail(f"{error}.")
         finally:
-            shutil.rmtree(source.beside.path, ignore_errors=True)
+            shutil.rmtree(source.fresh.path, ignore_errors=True)
     module.exit_json(**result)
 
 

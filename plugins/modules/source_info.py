@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: source_info
-short_description: Checks that a folder is an IOPaint source tree and says what is in it
+short_description: Check that a folder is an IOPaint source tree, and return its digest
 version_added: 1.0.0
 description:
   - Fails where C(iopaint/cli.py) or the front end is missing, or where files are pointers of Git LFS, before anything is built.
@@ -16,6 +16,7 @@ options:
     description: The folder that holds C(iopaint/) and C(web_app/).
     type: path
     required: true
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
@@ -54,9 +55,10 @@ import hashlib
 import os
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.source import files, pointers
 
-ALONE = ("requirements.txt", ".dockerignore")  # beside the folders, what decides whether and from what an image is built
+ALONE = ("requirements.txt", ".dockerignore")  # files outside the folders that decide what an image is built from
 
 
 def tree_digest(root, folders):
@@ -88,7 +90,13 @@ def commit_time(module, path):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(argument_spec={"path": {"type": "path", "required": True}}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "names": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
     path = module.params["path"]
 
     def there(name):
@@ -102,18 +110,17 @@ def main():
         missing.append("web_app/package.json")
     if missing:
         module.fail_json(
-            msg=f"{path} is not an IOPaint source tree: it has no {' and no '.join(missing)}. "
-            "Check iopaint_image_source and what goes with it: iopaint_image_git_url and iopaint_image_ref for git, "
-            "iopaint_image_directory for directory, iopaint_image_release for release."
+            msg=f"{path} is not an IOPaint source tree: it has no {' and no '.join(missing)}. Check {named(module, 'path')}. "
+            "Nothing was built."
         )
     folders = ["iopaint", "web_app" if frontend == "build" else "web_app/dist"]
     unfetched = pointers(path, folders)
     if unfetched:
         module.fail_json(
-            msg=f"The source has pointers of Git LFS in place of files: {', '.join(unfetched[:5])}"
-            f"{f' and {len(unfetched) - 5} more' if len(unfetched) > 5 else ''}. Where iopaint_image_source is git, install "
-            "git-lfs on the host (Debian's package of this name) and run the play again. Where it is directory, run "
-            "`git lfs pull` in iopaint_image_directory. Nothing was built."
+            msg=f"The source ({named(module, 'path')}) has pointers of Git LFS in place of files: {', '.join(unfetched[:5])}"
+            f"{f' and {len(unfetched) - 5} more' if len(unfetched) > 5 else ''}. If the play checks it out, install git-lfs on "
+            "the host (Debian's package of this name) and run the play again. If it is a folder of your own, run `git lfs pull` "
+            "there. Nothing was built."
         )
     module.exit_json(changed=False, digest=tree_digest(path, folders), epoch=commit_time(module, path), frontend=frontend)
 

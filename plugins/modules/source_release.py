@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: source_release
-short_description: Writes a release of IOPaint from the Python package index to a folder, as a source tree
+short_description: Write a release of IOPaint from the Python package index to a folder, as a source tree
 version_added: 1.0.0
 description:
   - The target C(release) of the bake file fetches it, so that nothing has to be installed on the host.
@@ -42,16 +42,17 @@ options:
     description: PEM file with extra CAs on the host, handed over as a build secret.
     type: str
     default: ""
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says whether it would be fetched.
+    description: Reports whether it would be fetched.
 requirements: [docker, docker buildx]
 author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The release lies on the host as a source tree
+- name: Download the release as a source tree
   iopaint.fleet.source_release:
     recipe: /opt/iopaint/image/docker
     dest: /opt/iopaint/image/release-1.6.0
@@ -65,14 +66,15 @@ import os
 import shutil
 import stat
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment, network_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
 
-def settle(tree):
-    """Set owner and mode of all in a folder that nobody else can enter; raise OSError on what belongs in no source tree."""
+def normalize(tree):
+    """Set owner and mode of everything in a folder that nobody else can enter; raise OSError on a device, FIFO or socket."""
     owner = os.geteuid(), os.getegid()
     for folder, names, files in os.walk(tree):
         for path in (folder, *(os.path.join(folder, name) for name in [*names, *files])):
@@ -85,9 +87,9 @@ def settle(tree):
 
 
 def put(stage, dest):
-    """Let what was written into the stage take its place."""
+    """Move the tree from the stage to its place."""
     tree = os.path.join(stage, "tree")
-    settle(tree)
+    normalize(tree)
     shutil.rmtree(dest, ignore_errors=True)  # without a release, or it would have been left
     os.rename(tree, dest)
     os.rmdir(stage)
@@ -95,7 +97,7 @@ def put(stage, dest):
 
 def main():
     """Run the module."""
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "recipe": {"type": "path", "required": True},
             "dest": {"type": "path", "required": True},
@@ -104,9 +106,9 @@ def main():
             "base": {"type": "str", "required": True},
             "network": {"type": "dict", "default": {}},
             "ca_bundle": {"type": "str", "default": ""},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
-        no_log=True,  # the host's journal is told nothing: network may hold passwords
     )
     params = module.params
     keep_secret(module, params["network"].values())
@@ -128,15 +130,14 @@ def main():
     if rc != 0:
         lines = [line for line in plain(out + err).splitlines() if line.strip()]
         module.fail_json(
-            msg=f"IOPaint {params['release']} (iopaint_image_release) could not be downloaded from the Python package index "
-            f"(iopaint_image_python_index and its neighbours). Nothing that runs was touched. The end of the log:\n"
-            + "\n".join(lines[-12:])
+            msg=f"IOPaint {params['release']} ({named(module, 'release')}) could not be downloaded from the Python package index "
+            f"({named(module, 'network')}). Nothing that runs was touched. The end of the log:\n" + "\n".join(lines[-12:])
         )
     try:
         put(stage, params["dest"])
     except OSError as error:
         module.fail_json(
-            msg=f"IOPaint {params['release']} (iopaint_image_release) can't be used: {error}. Nothing that runs was touched."
+            msg=f"IOPaint {params['release']} ({named(module, 'release')}) can't be used: {error}. Nothing that runs was touched."
         )
     module.exit_json(changed=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: status_report
-short_description: Makes a table, a JSON file and an HTML page of what every host of a play said of itself
+short_description: Write the status of every host of a play as a table, a JSON file and an HTML page
 version_added: 1.0.0
 description:
   - Reads the variable C(iopaint_status) of every host of the play, which is what iopaint.fleet.instance_status returned, and runs
@@ -29,14 +29,14 @@ author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: The state of each host is known
+- name: Gather the state of each host
   iopaint.fleet.instance_status:
     dir: /opt/iopaint/instances
     data_dir: /var/lib/iopaint
     instances: "{{ iopaint_instances }}"
   register: iopaint_status
 
-- name: The report is made
+- name: Make the report
   iopaint.fleet.status_report:
     dir: reports
   register: report

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: tree
-short_description: Copies a folder tree to the host over Ansible's own connection
+short_description: Copy a folder tree to the host over Ansible's own connection
 version_added: 1.0.0
 description:
   - Makes a folder on the host equal to a folder on the control node. Only files that differ are sent, in one archive.
@@ -59,7 +59,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says what would change, also where the parent of O(dest) is missing.
+    description: Reports what would change, also where the parent of O(dest) is missing.
   diff_mode:
     support: full
     description: Lists the paths that are added, changed and removed, without their content.

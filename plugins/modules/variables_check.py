@@ -4,7 +4,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: variables_check
-short_description: Checks the variables of this collection's roles before anything is changed
+short_description: Check the variables of this collection's roles before anything is changed
 version_added: 1.0.0
 author: iopaint.fleet contributors (@iopaint)
 description:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: weights
-short_description: Puts downloaded weights into the folder of models without following a link
+short_description: Put downloaded weights into the folder of models without following a link
 version_added: 0.1.0
 description:
   - Containers can write the folder of models. M(ansible.builtin.get_url) would follow a link that one has put there, as root.
@@ -39,10 +39,11 @@ options:
     description: Number of the user and group that weights belong to.
     type: int
     default: 10001
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
-    description: Says which weights would be put in place.
+    description: Reports which weights would be put in place.
 author: iopaint.fleet contributors (@iopaint)
 """
 
@@ -96,6 +97,7 @@ import stat
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import files, weights
 from ansible_collections.iopaint.fleet.plugins.module_utils.checksums import CHUNK, has_checksum
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 
 
 def staged(params, model):
@@ -162,6 +164,7 @@ def main():
             "models_dir": {"type": "path", "required": True},
             "staging": {"type": "path", "required": True},
             "owner": {"type": "int", "default": 10001},
+            "names": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
@@ -169,8 +172,8 @@ def main():
         result = {"listed": listed, "placed": placed}[module.params["state"]](module)
     except (OSError, ValueError, weights.WeightsError) as error:  # ValueError: a checksum of an unknown algorithm
         module.fail_json(
-            msg=f"Weights of iopaint_models could not be put into {module.params['models_dir']} (iopaint_data_dir): {error}. "
-            "No instance was touched."
+            msg=f"Weights of {named(module, 'models')} could not be put into {module.params['models_dir']} "
+            f"({named(module, 'models_dir')}): {error}. No instance was touched."
         )
     module.exit_json(**result)
 

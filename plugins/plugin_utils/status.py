@@ -22,6 +22,7 @@ COLUMNS = (
     "gpu",
     "driver",
     "disk",
+    "backup",
     "lock",
     "note",
 )
@@ -37,6 +38,7 @@ UNKNOWN = {  # of a host that could not be looked at
     "gpu": {"gpus": [], **dict.fromkeys(("driver_version", "problem", "advice"))},
     "disks": [],
     "lock": None,
+    "backup": None,
 }
 
 
@@ -86,7 +88,7 @@ def document(hosts, minimum, time=None):
         "summary": {
             "hosts": len(known),
             "unseen": sum(host["level"] == "unseen" for host in known),
-            "instances": sum(instance["state"] != "replaced" or instance["listed"] for instance in instances),
+            "instances": sum(instance["state"] != "displaced" or instance["listed"] for instance in instances),
             "serving": sum(instance["state"] in SERVING for instance in instances),
             "broken": sum(instance["level"] == "broken" for instance in instances),
         },
@@ -113,7 +115,7 @@ def of_host(name, result, minimum):
         "problems": problems,
         "notes": notes,
         "instances": sorted(instances, key=lambda instance: (LEVELS.index(instance["level"]), instance["name"])),
-        **{key: result[key] for key in ("time", "engine", "gpu", "disks", "lock")},
+        **{key: result[key] for key in ("time", "engine", "gpu", "disks", "lock", "backup")},
     }
 
 
@@ -124,7 +126,7 @@ def worst(levels):
 
 def of_instance(instance):
     """Return an instance with its level."""
-    good = instance["state"] in (*SERVING, *ON_THE_WAY) or (instance["state"] == "replaced" and not instance["listed"])
+    good = instance["state"] in (*SERVING, *ON_THE_WAY) or (instance["state"] == "displaced" and not instance["listed"])
     odd = instance["state"] in ON_THE_WAY or instance["notes"] or instance["problems"]
     return {**instance, "level": "broken" if not good else "attention" if odd else "ok"}
 
@@ -139,6 +141,11 @@ def host_notes(result, minimum):
     if lock:
         who = f"{lock.get('play') or 'a play'} by {lock.get('operator')} on {lock.get('controller')}"
         notes.append(f"Locked by {who}, since {lock.get('time', 'unknown')}.")
+    backup = result["backup"]
+    if backup and not backup["ok"]:
+        notes.append(f"The last backup ({backup['time'] or 'unknown time'}) did not succeed: {one_line(backup['reason'])}")
+    if result.get("restore"):
+        notes.append("A restore was interrupted here; the next play that changes the host cleans up after it.")
     return notes
 
 
@@ -186,6 +193,13 @@ def room(disk):
     return f"{disk['free'] / 1e9:.1f} of {disk['total'] / 1e9:.1f} GB free"
 
 
+def backed_up(host):
+    """Return how long ago the last backup of a host was, and whether it succeeded; None where there was none."""
+    backup = host["backup"]
+    ago = backup and age(backup["time"], host["time"])
+    return ago and (ago if backup["ok"] else f"failed, {ago}")
+
+
 def rows(host):
     """Return the rows of one host, a dictionary of texts each; what is said of the host itself stands in the first.
 
@@ -199,6 +213,7 @@ def rows(host):
         "host": host["host"],
         "driver": gpu["driver_version"],
         "disk": tight and room(tight),
+        "backup": backed_up(host),
         "lock": lock and f"{lock.get('play') or 'a play'} by {lock.get('operator')}",
     }
     said = " ".join([*host["problems"], *host["notes"]])

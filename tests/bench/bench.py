@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Measure docker/ against the plain design beside this file, on the Docker engine of this host.
+"""Measure docker/ against the plain design next to this file, on the Docker engine of this host.
 
     bench.py --source TREE [--wheelhouse FOLDER] [--base IMAGE] [--ca FILE] [--runs 3] [--cold-runs 3] [--out FILE]
 
@@ -56,7 +56,7 @@ def run(*command, **options):
 
 
 def layers(image):
-    """The layers of an image: digest and bytes, from the base up."""
+    """Return the layers of an image: digest and bytes, from the base up."""
     digests = json.loads(run("docker", "image", "inspect", "--format", "{{json .RootFS.Layers}}", image))
     rows = run("docker", "history", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", image).splitlines()
     made = [row.split("\t", 1) for row in reversed(rows)]
@@ -116,7 +116,7 @@ class Design:
         return seconds, sum(size for digest, size in after if digest not in known), [size for d, size in after if d in known]
 
     def start(self, body):
-        """Seconds from `docker run` to the first answer that says the model is loaded; and, after that, of inpainting `body`."""
+        """Return the seconds from `docker run` until the model is loaded, and those of inpainting `body` after that."""
         os.sync()  # the builds before it still write
         begin = time.monotonic()
         command = ["iopaint", "start", "--model", "cv2"] if self.name == "ours" else []
@@ -133,7 +133,7 @@ class Design:
 
 
 def answers():
-    """Whether IOPaint has loaded its model."""
+    """Return whether IOPaint has loaded its model."""
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api/v1/model", timeout=2).close()
     except OSError:
@@ -142,7 +142,7 @@ def answers():
 
 
 def picture(body):
-    """Seconds that a request to inpaint takes: the median of five after one."""
+    """Return seconds that a request to inpaint takes: the median of five after one."""
     headers, seconds = {"Content-Type": "application/json"}, []
     for _ in range(6):
         begin = time.monotonic()
@@ -153,7 +153,7 @@ def picture(body):
 
 
 def append(path, text):
-    """A change that adds a line to a file of the source; another line each time."""
+    """Return a change that adds a line to a file of the source; another line each time."""
 
     def change(design):
         with (design.source / path).open("a") as stream:
@@ -171,7 +171,7 @@ def light_dependency(design):
 
 
 def measure(designs, options):
-    """All figures, as (figure, unit, {design: [values]})."""
+    """Return all figures, as (figure, unit, {design: [values]})."""
     figures = {}
 
     def note(figure, unit, design, value):
@@ -226,7 +226,7 @@ def measure(designs, options):
 
 
 def table(figures, options):
-    """The result as Markdown and as JSON lines."""
+    """Return the result as Markdown and as JSON lines."""
     rows, lines = ["| figure | unit | ours | plain | ratio |", "| --- | --- | ---: | ---: | ---: |"], []
     for (figure, unit), values in figures.items():
         ours, plain = (round(statistics.median(values[name]), 3) for name in ("ours", "plain"))

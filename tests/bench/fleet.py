@@ -69,7 +69,7 @@ def run(*command, **options):
 
 
 def platform():
-    """The options of docker run that make a container a systemd host, as the scenarios have them."""
+    """Return the options of docker run that make a container a systemd host, as the scenarios have them."""
     host = yaml.safe_load((ROOT / "molecule/hosts/vars/container.yml").read_text())["test_host"]
     options = ["--tty", "--cgroupns", host["cgroupns_mode"], "--stop-signal", host["stop_signal"]]
     options += [word for name in host["capabilities"] for word in ("--cap-add", name)]
@@ -95,7 +95,7 @@ def start(count):
 
 
 def by_name(names):
-    """The addresses of these containers."""
+    """Return the addresses of these containers."""
     form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
     return {name: run("docker", "inspect", "--format", form, name).strip() for name in names}
 
@@ -176,7 +176,7 @@ def play(playbook, hosts, forks, **environment):
 
 
 def measure(cores, addresses, options, recorded=None):
-    """All rows: play, hosts, forks and the medians of what was measured.
+    """Yield all rows: play, hosts, forks and the medians of what was measured.
 
     recorded: with cores "own", the host whose answers the stand-ins at these addresses give.
     """
@@ -217,7 +217,7 @@ COLUMNS = (
 
 
 def table(rows):
-    """The rows as Markdown, the two times each with their ratio to the fewest hosts with the same cores and forks."""
+    """Return the rows as Markdown, the two times each with their ratio to the fewest hosts with the same cores and forks."""
     lines = [" | ".join(COLUMNS), " | ".join(["---"] * 2 + ["---:"] * (len(COLUMNS) - 2))]
     for row in rows:
         same = [each for each in rows if all(each[key] == row[key] for key in ("play", "cores", "forks"))]

@@ -63,4 +63,5 @@ def test_a_package_that_cannot_be_had_ends_the_step(apt_install):
 
 def test_a_mirror_takes_the_place_of_the_sources(apt_install):
     _status, _verbs, calls = apt_install(mirror="https://mirror.example.com/debian")
+    assert calls
     assert all("Dir::Etc::sourcelist=/dev/shm/mirror.list" in call for call in calls)

@@ -1,153 +1,210 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Backups by the real rsync: whole, cheap, kept as long as they are wanted, and none where something went wrong."""
+"""The program that backs a host up, by the real restic: whole, honest about what it leaves out, and never hanging."""
 
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
+from importlib.machinery import SourceFileLoader
 
 import pytest
-from ansible_collections.iopaint.fleet.plugins.module_utils import backups, manifest
-from ansible_collections.iopaint.fleet.plugins.modules import backup
+from conftest import ROOT
 
-ANN = {"operator": "ann", "controller": "desk"}
-ALL = ["models", "outputs/cpu", "outputs/gpu"]
+LOADER = SourceFileLoader("iopaint_backup", str(ROOT / "roles" / "iopaint_backup" / "files" / "iopaint-backup"))
+ODD = [
+    "#1.png",
+    ";x",
+    "a $HOME.png",
+    "b*.png",
+    "c?.png",
+    "d[1].png",
+    "e\\f.png",
+    " g ",
+    "new\nline.png",
+    "bad\udcff.png",
+    "-rf",
+    "ü.png",
+]
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A new repository, made once, as restic takes its time for a key."""
+    path = tmp_path_factory.mktemp("restic") / "repository"
+    subprocess.run(
+        ["restic", "init"], env={**os.environ, "RESTIC_REPOSITORY": str(path), "RESTIC_PASSWORD": "secret"}, check=True
+    )
+    return path
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch, repository):
+    """The program, with data that takes the place of the private mounts, and a repository."""
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("iopaint_backup", LOADER))
+    LOADER.exec_module(module)
+    for name in ("CONFIG", "LAST", "RUN"):
+        monkeypatch.setattr(module, name, str(tmp_path / name.lower()))
+    monkeypatch.setattr(module, "VIEW", str(tmp_path / "data"))
+    monkeypatch.setattr(module, "view", lambda _config, tree: (str(tmp_path / "data" / tree), []))
+    monkeypatch.setattr(module, "RESTIC", ["restic"])
+    monkeypatch.setattr(module, "PAUSE", 0)
+    for name, value in {"REPOSITORY": tmp_path / "repository", "PASSWORD": "secret", "CACHE_DIR": tmp_path / "cache"}.items():
+        monkeypatch.setenv(f"RESTIC_{name}", str(value))
+    shutil.copytree(repository, tmp_path / "repository")
+    os.mkdir(module.RUN)
+    for name in ("models/torch/lama.pt", "outputs/cpu/a.png", "outputs/.former-cpu-x/x"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_text(name)
+    return module
 
 
 @pytest.fixture
 def data(tmp_path):
-    """Models and the outputs of two instances."""
-    for name, text in {
-        "models/torch/lama.pt": "weights" * 1000,
-        "outputs/cpu/a.png": "a",
-        "outputs/cpu/über [1]*.png": "u",
-        "outputs/gpu/b.png": "b",
-        "outputs/.restore-cpu/x": "of a restore",
-    }.items():
-        path = tmp_path / "data" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (tmp_path / "data" / "models" / "link.pt").symlink_to("torch/lama.pt")
-    (tmp_path / "data" / "outputs" / "gpu" / "empty").mkdir()
     return tmp_path / "data"
 
 
 @pytest.fixture
-def target(tmp_path):
-    return tmp_path / "a target"
+def run(program, tmp_path, monkeypatch, capsys):
+    """Run the program; return its result. right: its exit status."""
 
-
-@pytest.fixture
-def run(run_module, tmp_path, data, target):
-    (tmp_path / "remote-tmp").mkdir()
-
-    def call(**options):
-        given = {"data": str(data), "target": str(target), "host": "one", "owner": ANN, "audit": str(tmp_path / "audit.log")}
-        return run_module(backup, **{**given, **options})
+    def call(*arguments, right=0, **settings):
+        keep = {"daily": 7, "weekly": 4, "monthly": 6}
+        config = {"data": program.VIEW, "include": ["outputs"], "instances": [], "host": "one", "user": -1, "mount": ""}
+        config.update(
+            wait=1, maintain=False, keep=keep, check_parts=3, lock=str(tmp_path / "lock"), audit=str(tmp_path / "audit")
+        )
+        (tmp_path / "config").write_text(json.dumps({**config, **settings}))
+        monkeypatch.setattr(sys, "argv", ["iopaint-backup", "--inside", *arguments])
+        status, output = program.main(), capsys.readouterr().out
+        assert status == right, output
+        return json.loads(output.splitlines()[-1])
 
     return call
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A second goes by with each backup, without waiting for it."""
-    seconds = iter(range(1_800_000_000, 1_800_009_999))
-    monkeypatch.setattr(backups.time, "gmtime", lambda _seconds=None, real=time.gmtime: real(next(seconds)))
+def restic(*arguments):
+    """What restic prints."""
+    return subprocess.run(["restic", *arguments], check=True, capture_output=True).stdout.decode()
 
 
-def document(target, name):
-    return manifest.load((target / "one" / name / "manifest.json").read_text())
+def snapshots():
+    return json.loads(restic("snapshots", "--json"))
 
 
-def faults(target, result):
-    """What of a backup is not what its manifest says."""
-    made, place = document(target, result["id"]), target / "one" / result["id"]
-    return [fault for tree in made["trees"] for fault in manifest.faults(place / tree, manifest.of_tree(made, tree))]
+def reasons(result):
+    return {entry["path"]: entry["reason"] for entry in result["left_out"]}
 
 
-def audit_lines(tmp_path):
-    return [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+def test_each_tree_becomes_a_snapshot_of_the_host(run, tmp_path):
+    result = run("--operator=ann", "--controller=desk", include=["models", "outputs"])
+    assert {snapshot["hostname"] for snapshot in snapshots()} == {"one"}
+    found = {tuple(snapshot["tags"]): snapshot["id"] for snapshot in snapshots()}
+    trees = ["models", "outputs/cpu"]
+    assert sorted(found) == [("iopaint", tree, result["run"]) for tree in trees]
+    assert restic("dump", found["iopaint", "outputs/cpu", result["run"]], "/outputs/cpu/a.png") == "outputs/cpu/a.png"
+    assert (result["ok"], result["files"], result["counts"]) == (True, 2, dict.fromkeys(trees, 1))
+    assert json.loads((tmp_path / "last").read_text()) == result
+    (line,) = (tmp_path / "audit").read_text().splitlines()
+    assert {"action": "backup", "operator": "ann", "files": 2}.items() <= json.loads(line).items()
 
 
-def test_a_backup_has_everything_and_a_manifest_that_proves_it(run, data, target, tmp_path):
-    result = run()
-    assert result["changed"]
-    assert (result["trees"], result["files"], result["left_out"]) == (ALL, 4, [])
-    place = target / "one" / result["id"]
-    assert sorted(os.listdir(place)) == ["manifest.json", "models", "outputs"]
-    assert (place / "models" / "link.pt").readlink().name == "lama.pt"
-    assert (place / "outputs" / "gpu" / "empty").is_dir()
-    assert not (place / "outputs" / ".restore-cpu").exists()
-    made = document(target, result["id"])
-    assert (made["operator"], made["host"]) == ("ann", "one")
-    assert faults(target, result) == []
-    (entry,) = [each for each in made["entries"] if each["path"] == "models/torch/lama.pt"]
-    status = (data / "models/torch/lama.pt").stat()
-    assert (entry["size"], entry["mode"], entry["mtime_ns"]) == (7000, f"{status.st_mode & 0o7777:04o}", status.st_mtime_ns)
-    assert entry["sha256"] == manifest.sha256(data / "models/torch/lama.pt")
-    (line,) = audit_lines(tmp_path)
-    assert (line["action"], line["operator"], line["id"], line["files"]) == ("backup", "ann", result["id"], 4)
-    assert (target.stat().st_mode & 0o777) == 0o700
+def test_what_is_asked_for(run):
+    assert list(run(include=["models"])["snapshots"]) == ["models"]
+    assert list(run(instances=["cpu"])["snapshots"]) == ["outputs/cpu"]
+    result = run(instances=["none"], right=1)
+    assert "has no outputs/none. There: nothing." in result["reason"]
+    assert result["snapshots"] == {}
 
 
-def test_a_second_backup_links_to_the_first_and_reads_no_unchanged_file(run, data, target, clock, monkeypatch):
-    first = run()
-    (data / "outputs/cpu/c.png").write_text("new")
-    asked = []
-    monkeypatch.setattr(manifest, "sha256", lambda path, real=manifest.sha256: asked.append(os.path.basename(path)) or real(path))
-    second = run()
-    assert asked == ["c.png"]
-    assert (second["files"], second["copied"]) == (5, 3)
-    twins = [target / "one" / each["id"] / "models/torch/lama.pt" for each in (first, second)]
-    assert os.path.samefile(*twins)
-    assert faults(target, second) == []
+def test_settings_of_a_play_come_before_those_of_the_timer(run):
+    assert list(run('--settings={"include": ["models"]}')["snapshots"]) == ["models"]
 
 
-def test_a_change_of_the_same_size_is_copied(run, data, target, clock):
-    first = run()
-    (data / "outputs/cpu/a.png").write_text("A")
-    second = run()
-    assert [(target / "one" / each["id"] / "outputs/cpu/a.png").read_text() for each in (first, second)] == ["a", "A"]
+def test_a_dry_run_leaves_no_trace(run, tmp_path):
+    assert run("--dry-run")["files"] == 1
+    assert snapshots() == []
+    assert not (tmp_path / "last").exists()
 
 
-def test_what_is_asked_for(run, data):
-    assert run(include=["models"])["trees"] == ["models"]
-    assert run(include=["outputs"], instances=["gpu"])["trees"] == ["outputs/gpu"]
-    result = run(failed=True, instances=["none"])
-    assert "has no outputs/none. There: models, outputs/cpu, outputs/gpu." in result["msg"]
-    assert "No backup was made." in result["msg"]
+def test_old_snapshots_go_and_the_next_share_of_the_data_is_read(run):
+    results = [run(maintain=True, check_parts=2) for _time in range(3)]
+    assert [result["share"] for result in results] == [1, 2, 1]
+    assert [result["forgotten"] for result in results] == [0, 1, 1]
+    assert len(snapshots()) == 1
+    assert run()["share"] == 1
+    assert len(snapshots()) == 2
 
 
-def test_a_backup_goes_once_all_that_it_has_is_in_enough_newer_ones(run, clock, target):
-    models = run(include=["models"])
-    outputs = [run(include=["outputs"], keep=2) for _each in range(3)]
-    assert [each["removed"] for each in outputs] == [[], [], [outputs[0]["id"]]]
-    assert sorted(os.listdir(target / "one")) == [models["id"], *[each["id"] for each in outputs[1:]]]
-    assert run(keep=1)["removed"] == [models["id"], *[each["id"] for each in outputs[1:]]]
+def test_files_of_any_name_are_backed_up_and_excluded_each_alone(run, data, program):
+    for name in ODD:
+        (data / "outputs/cpu" / name).write_text("x")
+    assert run()["counts"]["outputs/cpu"] == len(ODD) + 1
+    places = [os.fsencode(data / "outputs/cpu" / name) for name in ODD]
+    (data / "outputs/cpu/bbb.png").write_text("no b*.png")
+    config = {**program.read(program.CONFIG), "run": "x"}
+    _made, summary, _unread = program.snapshot(config, "outputs/cpu", places, False)
+    assert summary["total_files_processed"] == 2
 
 
-def test_a_dry_run_says_what_it_would_do(run, data, target, clock):
-    assert run(check=True)["files"] == 4
-    assert not target.exists()
-    first = run()
-    (data / "outputs/cpu/a.png").write_text("changed")
-    (data / "outputs/gpu/b.png").unlink()
-    result = run(check=True, diff=True, keep=1)
-    assert (result["changed"], result["removed"], result["copied"]) == (True, [first["id"]], 7)
-    assert "outputs/cpu/a.png 1 bytes" in result["diff"]["before"]
-    assert "outputs/cpu/a.png 7 bytes" in result["diff"]["after"]
-    assert "b.png" in result["diff"]["before"]
-    assert "b.png" not in result["diff"]["after"]
-    assert os.listdir(target / "one") == [first["id"]]
+def test_what_cannot_be_backed_up_is_named_and_the_rest_is_done(run, data, nest):
+    os.mkfifo(data / "outputs/cpu/fifo")
+    with open(data / "outputs/cpu/sparse.png", "w") as stream:
+        stream.truncate(8 << 40)
+    nest(data / "outputs/cpu", 2500)
+    (data / "outputs/odd").symlink_to("nowhere")
+    (data / "outputs/file").touch()
+    result = run(right=3)
+    deep = "outputs/cpu" + "/d" * 100
+    gone = "it is no folder of an instance, or a link to nothing"
+    assert reasons(result) == {
+        "outputs/cpu/fifo": "it is neither file, folder nor link",
+        "outputs/cpu/sparse.png": f"it is a sparse file of {8 << 40} bytes",
+        deep: "it lies below 100 folders",
+        "outputs/odd": gone,
+        "outputs/file": gone,
+    }
+    assert (result["ok"], result["counts"]["outputs/cpu"]) == (False, 1)
+    listed = restic("ls", result["snapshots"]["outputs/cpu"])
+    assert deep[: -len("/d")] + "\n" in listed
+    assert [word for word in ("fifo", "sparse", deep + "\n") if word in listed] == []
 
 
-def test_a_dry_run_where_rsync_is_not_there(run, no_programs):
-    assert run(check=True)["changed"]
+def test_many_entries_are_named_in_part(run, data):
+    for number in range(30):
+        os.mkfifo(data / "outputs/cpu" / str(number))
+    named = reasons(run(right=3))
+    assert len(named) == 21
+    assert "10 more" in named
 
 
-def test_a_file_that_is_open_for_writing_is_waited_for(run, data, target):
+def test_a_tree_that_has_become_empty_is_named_once(run, data):
+    run()
+    (data / "outputs/cpu/a.png").unlink()
+    assert reasons(run(right=3)) == {"outputs/cpu": "it has no file, and had 1: is its disk mounted?"}
+    run()
+
+
+def test_a_missing_mount_is_named(run, tmp_path):
+    (tmp_path / "nas").mkdir()
+    assert "Nothing is mounted at" in run(mount=str(tmp_path / "nas"), right=1)["reason"]
+
+
+def test_a_tree_that_the_containers_could_exchange_is_refused(program, data, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("iopaint_backup", LOADER))
+    LOADER.exec_module(module)
+    with pytest.raises(module.BackupError, match="which belongs to the containers' user"):
+        module.view({"data": str(data), "user": os.stat(data).st_uid}, "models")
+
+
+# --- files that are written to ----------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_open_for_writing_is_waited_for(run, data):
     half = (data / "outputs/cpu/half.png").open("w")
     half.write("one half, ")
     half.flush()
@@ -159,232 +216,175 @@ def test_a_file_that_is_open_for_writing_is_waited_for(run, data, target):
 
     thread = threading.Thread(target=finish)
     thread.start()
-    result = run()
+    result = run(wait=20)
     thread.join()
-    assert result["read_again"] == ["outputs/cpu/half.png"]
-    assert (target / "one" / result["id"] / "outputs/cpu/half.png").read_text() == "one half, and the other"
-    assert faults(target, result) == []
+    assert restic("dump", result["snapshots"]["outputs/cpu"], "/outputs/cpu/half.png") == "one half, and the other"
+    assert result["busy"] == []
 
 
-def test_a_file_that_is_written_to_for_too_long_is_left_out_and_named(run, data, target):
+def test_a_file_that_is_written_to_for_too_long_is_left_out_and_named(run, data):
     with (data / "outputs/cpu/long [1].png").open("w") as stream:
         stream.write("half")
         stream.flush()
         result = run(wait=0)
-    assert [each["path"] for each in result["left_out"]] == ["outputs/cpu/long [1].png"]
-    assert "iopaint_backup_wait" in result["left_out"][0]["reason"]
-    assert "outputs/cpu/long [1].png is not in the backup" in str(result["warnings"])
-    assert not (target / "one" / result["id"] / "outputs/cpu/long [1].png").exists()
-    assert (target / "one" / result["id"] / "outputs/cpu/über [1]*.png").exists()
+    assert result["busy"] == [
+        {"path": "outputs/cpu/long [1].png", "reason": "it was still written to after 0 s (iopaint_backup_wait)"}
+    ]
+    assert result["ok"]
+    assert "long" not in restic("ls", result["snapshots"]["outputs/cpu"])
 
 
-def test_a_file_that_changes_while_it_is_copied_is_read_again(run, data, target, monkeypatch):
-    """Written and closed between its sum and its copy."""
-    real, changes = backups.Store.send, iter(["second", None])
+@pytest.fixture
+def written(program, data, monkeypatch):
+    """Write to a.png and make a new picture just after restic has read a tree, as often as asked."""
 
-    def send(self, *arguments):
-        text = next(changes)
-        if text:
-            (data / "outputs/cpu/a.png").write_text(text)
-            (data / "outputs/gpu/b.png").unlink()
-        real(self, *arguments)
+    def arrange(times):
+        real, left = program.snapshot, list(range(times))
 
-    monkeypatch.setattr(backups.Store, "send", send)
-    result = run()
-    place = target / "one" / result["id"]
-    assert result["read_again"] == ["outputs/cpu/a.png"]
-    assert (place / "outputs/cpu/a.png").read_text() == "second"
-    assert not (place / "outputs/gpu/b.png").exists()
-    assert faults(target, result) == []
+        def snapshot(config, tree, *others):
+            made = real(config, tree, *others)
+            if tree == "outputs/cpu" and left:
+                (data / "outputs/cpu/a.png").write_text(f"again {left.pop()}")
+                (data / f"outputs/cpu/new-{len(left)}.png").write_text("new")
+            return made
 
+        monkeypatch.setattr(program, "snapshot", snapshot)
 
-def test_a_file_that_changed_after_its_copy_is_never_taken_as_it_was(run, data, target, monkeypatch):
-    """Copied, then removed: no trace of it is left."""
-    real = backups.Store.send
-    monkeypatch.setattr(
-        backups.Store, "send", lambda self, *a: real(self, *a) or (data / "outputs/gpu/b.png").unlink(missing_ok=True)
-    )
-    result = run()
-    assert "outputs/gpu/b.png" not in [each["path"] for each in document(target, result["id"])["entries"]]
-    assert not (target / "one" / result["id"] / "outputs/gpu/b.png").exists()
+    return arrange
 
 
-def test_one_that_was_killed_is_no_backup_and_the_next_one_removes_it(run, data, target, monkeypatch):
-    child = os.fork()
-    if child == 0:  # killed once the files are copied and before the manifest is written
-        monkeypatch.setattr(manifest, "dump", lambda _document: os.kill(os.getpid(), 9))
-        run()
-    os.waitpid(child, 0)
-    (name,) = os.listdir(target / "one")
-    assert sorted(os.listdir(target / "one" / name)) == ["models", "outputs", "unfinished"]
-    result = run()
-    assert result["cleaned"] == [name]
-    assert result["id"] > name
-    assert os.listdir(target / "one") == [result["id"]]
+def test_a_file_that_changed_meanwhile_is_read_again(run, written):
+    written(2)
+    result = run(wait=60)
+    assert restic("dump", result["snapshots"]["outputs/cpu"], "/outputs/cpu/a.png") == "again 0"
+    assert len(snapshots()) == 1  # those with the other content are gone
+    assert (result["ok"], result["counts"]["outputs/cpu"]) == (True, 3)
 
 
-def test_one_that_fails_leaves_nothing(run, target, monkeypatch, tmp_path):
-    def send(self, *_arguments):
-        raise backups.BackupError(self.explain(11, "rsync: [receiver] write failed: No space left on device (28)"))
-
-    monkeypatch.setattr(backups.Store, "send", send)
-    message = run(failed=True)["msg"]
-    assert message.startswith(f"No backup was made. There is no room left in {target} (iopaint_backup_target).")
-    assert os.listdir(target / "one") == []
-    assert audit_lines(tmp_path)[-1]["action"] == "backup failed"
-
-
-def test_one_whose_control_node_was_lost_is_not_disturbed(run, data, target):
-    with backups.alone(str(data)):
-        assert "of an earlier play is still at work" in run(failed=True)["msg"]
-    assert not target.exists()
-    assert run()["files"] == 4
-
-
-def test_the_room_is_looked_at_first(run, target, monkeypatch):
-    monkeypatch.setattr(backups, "free_above", lambda _path: 5_000_000)
-    message = run(failed=True)["msg"]
-    assert "takes 0.02 GB in" in message
-    assert "0.01 GB are free there" in message
-    assert not target.exists()
-
-
-def test_a_backup_without_manifest_is_named_and_left(run, target, clock):
-    first = run()
-    (target / "one" / first["id"] / "manifest.json").unlink()
-    second = run(keep=1)
-    assert f"{first['id']} has no manifest.json" in str(second["warnings"])
-    assert sorted(os.listdir(target / "one")) == [first["id"], second["id"]]
-
-
-def test_a_damaged_manifest_is_not_built_upon(run, target, clock):
-    first = run()
-    path = target / "one" / first["id"] / "manifest.json"
-    path.write_text(path.read_text().replace('"size": 1,', '"size": 2,', 1))
-    second = run()
-    assert "is damaged: its manifest.json has been changed" in str(second["warnings"])
-    twins = [target / "one" / each["id"] / "models/torch/lama.pt" for each in (first, second)]
-    assert not os.path.samefile(*twins)
-
-
-def test_a_clock_that_jumps_back_does_not_make_the_new_backup_the_older_one(run, monkeypatch):
-    real = time.gmtime
-    monkeypatch.setattr(backups.time, "gmtime", lambda seconds=None: real(1_800_000_000 if seconds is None else seconds))
-    assert [run()["id"] for _each in range(3)] == ["20270115T080000Z", "20270115T080001Z", "20270115T080002Z"]
-
-
-def test_a_target_that_has_to_be_mounted(run, target):
-    message = run(failed=True, target="/a-folder-of-the-root/x", mounted=True)["msg"]
-    assert "Nothing is mounted at /a-folder-of-the-root/x" in message
-    assert not os.path.exists("/a-folder-of-the-root")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os.path, "ismount", lambda path: path == str(target))
-        target.mkdir()
-        run(mounted=True)
-
-
-@pytest.mark.parametrize("wrong", ["backups", "http://host/x", ""])
-def test_a_target_that_is_none(run, wrong):
-    message = run(failed=True, target=wrong)["msg"]
-    assert f"iopaint_backup_target is '{wrong}'. Accepted: a folder" in message
+def test_one_that_never_rests_is_taken_out_of_the_snapshot(run, written, program, monkeypatch):
+    """By restic's rewrite, from 0.15 on."""
+    written(100)
+    asked = []
+    monkeypatch.setattr(program, "without", lambda made, torn: asked.append((made, sorted(torn))) or made)
+    result = run(wait=0)
+    ((made, torn),) = asked
+    assert [os.path.basename(path) for path in torn] == [b"a.png", b"new-99.png"]
+    assert [entry["path"] for entry in result["busy"]] == ["outputs/cpu/a.png"]
+    assert result["snapshots"]["outputs/cpu"] == made
 
 
 @pytest.mark.parametrize(
-    ("target", "way"),
-    [("/mnt/x:y", "folder"), ("ann@nas:/x", "ssh"), ("nas:x", "ssh"), ("rsync://nas/m", "daemon"), ("ann@nas::m/x", "daemon")],
-)
-def test_ways(target, way):
-    assert backups.way_of(target) == way
-
-
-def test_by_ssh(run, target, tmp_path, clock):
-    """A stand-in for ssh runs on this machine what it is asked to run on another one."""
-    ssh = tmp_path / "ssh"
-    ssh.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n[ "$1" = -l ] && shift 2\nshift\nexec sh -c "$*"\n')
-    ssh.chmod(0o755)
-    options = {"target": f"ann@nas:{target}", "shell": str(ssh)}
-    first = run(**options, keep=1)
-    second = run(**options, keep=1)
-    assert second["removed"] == [first["id"]]
-    assert os.listdir(target / "one") == [second["id"]]
-    assert faults(target, second) == []
-    assert "df -Pk" in (tmp_path / "asked").read_text()
-    ssh.write_text('#!/bin/sh\necho "Permission denied (publickey)." >&2\nexit 255\n')
-    message = run(**options, failed=True)["msg"]
-    assert "could not be reached" in message
-    assert "iopaint_backup_ssh" in message
-    assert "Permission denied (publickey)." in message
-
-
-def test_by_a_daemon(run, target, tmp_path, monkeypatch, clock):
-    """Rsync's own daemon, at the other end of a pipe."""
-    target.mkdir()
-    (tmp_path / "secrets").write_text("ann:a word\n")
-    (tmp_path / "secrets").chmod(0o600)
-    (tmp_path / "rsyncd.conf").write_text(
-        f"use chroot = false\nlog file = {tmp_path}/log\n[m]\npath = {target}\nread only = false\nuid = {os.getuid()}\n"
-        f"gid = {os.getgid()}\nauth users = ann\nsecrets file = {tmp_path}/secrets\n"
-    )
-    monkeypatch.setenv("RSYNC_CONNECT_PROG", f"rsync --config={tmp_path}/rsyncd.conf --daemon")
-    options = {"target": "rsync://ann@nas/m", "password": "a word"}
-    assert run(failed=True, **{**options, "password": "x"})["msg"].count("iopaint_backup_password") == 1
-    first = run(**options, keep=1)
-    second = run(**options, keep=1)
-    assert os.listdir(target / "one") == [second["id"]]
-    assert second["removed"] == [first["id"]]
-    assert (target / "one" / second["id"] / "models/torch/lama.pt").read_text() == "weights" * 1000
-
-
-# --- the manifest ----------------------------------------------------------------------------------------------------
-
-
-def entries(*paths, **types):
-    return [{"path": path, "type": types.get(path.replace("/", "_"), "file"), "size": 0} for path in paths]
-
-
-@pytest.mark.parametrize(
-    "inside",
+    ("answer", "made"),
     [
-        entries("/etc/shadow"),
-        entries("models", "models/../../x", models="folder"),
-        entries("models", "models/a", "models/a/b", models="folder", models_a="link"),
-        entries("models", "models/a", "models/a", models="folder"),
-        entries("other"),
+        ("echo 'saved new snapshot 12345678'", "12345678"),
+        ("echo 'modified 0 snapshots'", "old"),
+        ('echo \'unknown command "rewrite" for "restic"\' >&2; exit 1', None),
     ],
 )
-def test_a_manifest_that_leads_elsewhere_is_refused(inside):
-    text = manifest.dump({"trees": ["models"], "entries": inside})
-    with pytest.raises(manifest.DamagedError, match="not below its trees"):
-        manifest.load(text)
+def test_what_rewrite_says(program, tmp_path, monkeypatch, answer, made):
+    (tmp_path / "stand-in").write_text(f"#!/bin/sh\n{answer}\n")
+    (tmp_path / "stand-in").chmod(0o755)
+    monkeypatch.setattr(program, "RESTIC", [str(tmp_path / "stand-in")])
+    assert program.without("old", {os.fsencode(program.VIEW) + b"/outputs/cpu/a.png"}) == made
+    assert (tmp_path / "run" / "excludes").read_text() == "/outputs/cpu/a.png\n"
 
 
-@pytest.mark.parametrize("tree", ["outputs/..", "outputs", "etc", "outputs/a/b", "/models"])
-def test_a_tree_that_is_none_is_refused(tree):
-    with pytest.raises(manifest.DamagedError):
-        manifest.load(manifest.dump({"trees": [tree], "entries": []}))
+def test_one_that_an_older_restic_cannot_take_out_is_named(run, written, program, monkeypatch):
+    written(100)
+    monkeypatch.setattr(program, "without", lambda _made, _torn: None)
+    assert "may be half-written in this snapshot" in reasons(run(wait=0, right=3))["outputs/cpu/a.png"]
 
 
-def test_names_that_are_no_text_survive(tmp_path):
-    (tmp_path / "models").mkdir()
-    name = b"\xff\xfe.png"
-    (tmp_path / "models" / os.fsdecode(name)).write_text("x")
-    found, _odd = manifest.scan(str(tmp_path), "models")
-    again = manifest.load(manifest.dump({"trees": ["models"], "entries": list(found.values())}))
-    assert os.fsencode(again["entries"][1]["path"]) == b"models/" + name
+# --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
-def test_odd_things_are_named(tmp_path):
-    (tmp_path / "models").mkdir()
-    os.mkfifo(tmp_path / "models" / "pipe")
-    assert manifest.scan(str(tmp_path), "models")[1] == ["models/pipe"]
+@pytest.fixture
+def stand_in(program, tmp_path, monkeypatch):
+    """Put a shell script in restic's place; real: the command that goes on with the real one."""
+
+    def arrange(text):
+        (tmp_path / "stand-in").write_text(f'#!/bin/sh\n{text}\nexec restic "$@"\n')
+        (tmp_path / "stand-in").chmod(0o755)
+        monkeypatch.setattr(program, "RESTIC", [str(tmp_path / "stand-in")])
+
+    return arrange
 
 
-def test_who_writes_is_seen_across_processes(tmp_path):
-    path = tmp_path / "x"
-    command = [sys.executable, "-c", f"f = open({str(path)!r}, 'w'); print('open', flush=True); input()"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
-        writer.stdout.readline()
-        assert manifest.signature(path)[:2] in manifest.open_for_writing()
-        with path.open():
-            writer.communicate("\n")
-            assert manifest.signature(path)[:2] not in manifest.open_for_writing()
+def test_another_host_s_lock_is_waited_for(run, stand_in, tmp_path):
+    stand_in(
+        f'if [ "$1" = forget ] && ! [ -e {tmp_path}/once ]; then touch {tmp_path}/once;'
+        " echo 'repository is already locked exclusively by PID 1 on two' >&2; exit 1; fi"
+    )
+    assert run(maintain=True, check_parts=0)["ok"]
+    assert (tmp_path / "once").exists()
+
+
+def test_one_that_stays_is_named(run, stand_in, program, monkeypatch):
+    monkeypatch.setattr(program, "LOCKED", 0)
+    stand_in("if [ $1 = backup ]; then echo 'unable to create lock: already locked by PID 1 on two' >&2; exit 11; fi")
+    assert "outputs/cpu: restic backup ended with status 11: unable to create lock" in run(right=1)["reason"]
+
+
+def test_a_restic_without_progress_is_ended(run, stand_in, program, monkeypatch):
+    """As one that opens a FIFO, which took a file's place in that moment."""
+    monkeypatch.setattr(program, "IDLE", 1)
+    status = '{"message_type":"status","files_done":1,"current_files":["/outputs/cpu/x"]}'
+    stand_in(f"if [ $1 = backup ]; then while :; do echo '{status}'; sleep 0.2; done; fi")
+    assert "restic made no progress for 0 minutes" in run(include=["models"], right=1)["reason"]
+
+
+def test_one_bad_tree_does_not_keep_the_others_from_the_repository(run, stand_in):
+    stand_in('for last; do :; done; if [ "$1 $last" = "backup models" ]; then echo broken >&2; exit 1; fi')
+    result = run(right=1, include=["models", "outputs"])
+    assert result["reason"] == "models: restic backup ended with status 1: broken"
+    assert list(result["snapshots"]) == ["outputs/cpu"]
+
+
+def test_an_unreadable_file_is_named_and_a_vanished_one_is_not(run, stand_in):
+    error = '{"message_type":"error","error":{"message":"input/output error"},"item":"models/torch/lama.pt"}'
+    gone = '{"message_type":"error","error":{},"item":"models/gone"}'
+    stand_in(f"if [ $1 = backup ]; then restic \"$@\"; echo '{error}' >&2; echo '{gone}' >&2; exit 3; fi")
+    assert reasons(run(include=["models"], right=3)) == {"models/torch/lama.pt": "it could not be read: input/output error"}
+
+
+def test_a_wrong_key_and_no_repository_are_named(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("RESTIC_PASSWORD", "wrong")
+    assert "wrong password" in run(right=1)["reason"]
+    monkeypatch.setenv("RESTIC_REPOSITORY", str(tmp_path / "none"))
+    result = run(right=1)
+    assert "Is there a repository at the following location" in result["reason"]
+    assert json.loads((tmp_path / "last").read_text())["ok"] is False
+    assert json.loads((tmp_path / "audit").read_text().splitlines()[-1])["action"] == "backup failed"
+
+
+def test_a_damaged_repository_is_named(run, tmp_path, data):
+    (data / "outputs/cpu/large").write_bytes(os.urandom(1 << 20))
+    run()
+    pack = max((tmp_path / "repository/data").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    pack.chmod(0o600)
+    with pack.open("r+b") as stream:
+        stream.seek(1 << 19)
+        stream.write(b"damage")
+    assert "restic check ended with status 1" in run(maintain=True, check_parts=1, right=1)["reason"]
+
+
+def test_two_at_once_are_refused(run, program):
+    with open(f"{program.RUN}/lock", "w") as lock:
+        program.fcntl.flock(lock, program.fcntl.LOCK_EX)
+        assert "An earlier backup of this host is still at work" in run(right=1)["reason"]
+    run()
+
+
+def test_a_scheduled_one_waits_while_a_play_holds_the_lock_but_not_for_ever(run, tmp_path, program, monkeypatch):
+    (tmp_path / "lock").touch()
+    waited = []
+    monkeypatch.setattr(program.time, "sleep", lambda _seconds: waited.append(1) or (tmp_path / "lock").unlink())
+    assert run("--scheduled")["scheduled"]
+    assert waited == [1]
+    (tmp_path / "lock").touch()
+    monkeypatch.setattr(program, "HOST_LOCKED", 0)
+    assert run("--scheduled")["ok"]
+
+
+def test_what_restic_says_is_shown_without_passwords_and_escapes(program):
+    assert program.said(b"Fatal: rest:https://ann:secret@host/\x1b[31m\n  no") == "Fatal: rest:https://***@host/\ufffd[31m no"

@@ -90,7 +90,7 @@ def content(path):
 
 
 def damaged(path, data, name="damaged.tar.gz"):
-    """Compress another content beside the bundle."""
+    """Compress another content next to the bundle."""
     target = os.path.join(os.path.dirname(path), name)
     with open(target, "wb") as file:
         subprocess.run([COMPRESSORS["gzip"], "-c"], input=data, stdout=file, check=True)
@@ -162,14 +162,14 @@ def test_a_save_that_fails_leaves_the_former_bundle(write, host, tmp_path):
     host.set(save_error="Error response from daemon: no space left on device\n")
     message = write(failed=True)["msg"]
     assert "no space left on device" in message
-    assert "A former one is as it was" in message
+    assert "An earlier bundle was not touched" in message
     assert content(path) == data
     assert len(os.listdir(tmp_path / "bundles")) == 1
 
 
 def test_an_image_or_model_that_is_not_there_is_named(write, host):
     message = write(failed=True, models=[{**LAMA, "path": "elsewhere.pt"}])["msg"]
-    assert "The model lama of iopaint_models is not at" in message
+    assert "The model lama of models is not at" in message
     host.set(images={})
     assert "The image iopaint:cpu-1234-5678 is not on the host" in write(failed=True)["msg"]
 
@@ -235,8 +235,8 @@ def test_check_mode_loads_nothing_and_needs_no_engine(load, bare, host, tmp_path
 def test_a_variant_that_is_not_in_it_is_named_with_those_that_are(write, run_module):
     path = write(variants=["cpu"])["path"]
     message = run_module(bundle_info, path=path, variants=["gpu"], failed=True)["msg"]
-    assert f"{path} (iopaint_image_bundle) holds no image for gpu. It holds: cpu (iopaint:cpu-1234-5678)" in message
-    assert "iopaint_image_variants: [gpu]" in message
+    assert f"{path} (path) holds no image for gpu. It holds: cpu (iopaint:cpu-1234-5678)" in message
+    assert "variants: [gpu]" in message
 
 
 def test_a_model_that_is_in_neither_place_is_named(load, bare, host):
@@ -259,7 +259,7 @@ def test_a_truncated_archive_is_refused_before_anything_is_loaded(load, bare, ho
     with open(bare, "rb") as file:
         data = file.read()
     cut.write_bytes(data[: int(len(data) * share)])
-    message = load(cut, source=bare, named="/srv/cut.tar.zst", failed=True)["msg"]
+    message = load(cut, source=bare, names={"path": "/srv/cut.tar.zst"}, failed=True)["msg"]
     assert "The bundle /srv/cut.tar.zst is damaged: " in message
     assert "Nothing was loaded" in message
     assert not host.ids
@@ -305,7 +305,7 @@ def test_what_is_no_bundle_is_named(run_module, host, tmp_path, data, words):
     if data is not None:
         path.write_bytes(data)
     message = run_module(bundle_info, path=str(path), failed=True)["msg"]
-    assert f"The bundle {path} (iopaint_image_bundle) can't be used: " in message
+    assert f"The bundle {path} (path) can't be used: " in message
     assert words in message
 
 
@@ -384,7 +384,7 @@ def test_a_host_without_the_program_says_so(run_module, bare, host):
     (host.bin / "zstd").unlink()
     message = run_module(bundle_info, path=bare, failed=True)["msg"]
     assert "compressed with zstd, which this machine has not" in message
-    assert "iopaint_bundle_compression" in message
+    assert "with another compression" in message
 
 
 def test_too_little_disk_is_said_before_a_load(load, bare, host, run_module):
@@ -469,9 +469,9 @@ def test_the_archive_is_compared_with_its_checksum_before_it_is_read(load, bare,
     wrong = "sha256:" + "0" * 64
     assert run_module(bundle_info, path=bare, checksum=right)["images"] == []
     message = run_module(bundle_info, path=bare, checksum=wrong, failed=True)["msg"]
-    assert f"it has not the checksum {wrong} (iopaint_image_bundle_checksum)" in message
+    assert f"it has not the checksum {wrong} (checksum)" in message
     message = run_module(bundle_info, path=bare, checksum="0123", failed=True)["msg"]
-    assert "iopaint_image_bundle_checksum is '0123', and has to be like sha256:0123…" in message
+    assert "checksum is '0123', and has to be like sha256:0123…" in message
     assert "it has not the checksum" in load(bare, checksum=wrong, failed=True)["msg"]
     assert not host.ids
     assert load(bare, checksum=right.upper().replace("SHA256", "sha256"))["changed"] is True
@@ -540,12 +540,12 @@ def test_a_bundle_takes_no_file_from_behind_a_link(write, host, tmp_path, victim
     place = tmp_path / "models" / LAMA["path"]
     place.unlink()
     place.symlink_to(victim) if kind == "link" else os.mkfifo(place)
-    assert "The model lama of iopaint_models is not at" in write(failed=True)["msg"]
+    assert "The model lama of models is not at" in write(failed=True)["msg"]
     assert not (tmp_path / "bundles").exists()
 
 
 def test_a_bundle_takes_no_model_that_was_changed(write, host, tmp_path):
     (tmp_path / "models" / LAMA["path"]).write_bytes(WEIGHTS[::-1])
     message = write(failed=True)["msg"]
-    assert f"{LAMA['path']} has not the checksum {LAMA['checksum']} of iopaint_models. A former one is as it was" in message
+    assert f"{LAMA['path']} has not the checksum {LAMA['checksum']}. An earlier bundle was not touched" in message
     assert not list((tmp_path / "bundles").iterdir())

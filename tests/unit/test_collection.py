@@ -50,7 +50,7 @@ def test_the_tarball_holds_what_hosts_need(tarball):
 
 
 def test_the_tarball_runs_elsewhere(tarball, tmp_path):
-    """Installed without the checkout beside it, every playbook parses and lists its tasks."""
+    """Installed without the checkout next to it, every playbook parses and lists its tasks."""
     (tmp_path / "ansible.cfg").touch()
     elsewhere = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "installed"), "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg")}
     install = [

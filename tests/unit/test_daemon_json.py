@@ -481,7 +481,7 @@ def write(path, text, mode=0o644):
 
 
 def unchanged(path, before):
-    """Nobody wrote the file, and nothing was left beside it."""
+    """Nobody wrote the file, and nothing was left next to it."""
     now = path.stat()
     return (now.st_ino, now.st_mtime_ns) == (before.st_ino, before.st_mtime_ns) and os.listdir(path.parent) == [path.name]
 
@@ -553,6 +553,7 @@ def test_the_new_file_takes_the_place_at_once(run, path):
 
 
 PROXIES = {"proxies": {"http-proxy": "http://ann:s3cr3t@proxy:3128"}}
+TOKEN = {"log-opts": {"splunk-token": "s3cr3t"}}
 
 
 def mode(path):
@@ -567,6 +568,19 @@ def test_a_file_with_a_password_and_its_copy_are_root_s_alone(run, path, before)
     assert mode(path) == 0o600
     assert "backup_file" not in result or mode(Path(result["backup_file"])) == 0o600
     assert run(settings=PROXIES)["changed"] is False
+
+
+@pytest.mark.parametrize("settings", [PROXIES, TOKEN])
+def test_no_answer_shows_a_secret_and_the_file_is_root_s_alone(run, path, tool, settings):
+    """Neither what was asked, nor the difference, nor what the engine says of it."""
+    write(path, json.dumps({"debug": False}), mode=0o644)
+    answers = [run(settings=settings, diff=True, backup=True), run(absent=[*settings], diff=True, check_mode=True)]
+    assert json.loads(path.read_text())[next(iter(settings))] == next(iter(settings.values()))
+    assert mode(path) == 0o600
+    tool("dockerd", f"echo 'invalid: {json.dumps(settings)}' >&2; exit 1")
+    answers.append(run(settings={**settings, "mtu": 1400}))
+    assert "invalid" in answers[-1]["msg"]
+    assert "s3cr3t" not in json.dumps(answers)
 
 
 def test_a_password_that_others_could_read_is_hidden_and_that_is_a_change(run, path):

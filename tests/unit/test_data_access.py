@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root acts as ano
 
 @pytest.fixture
 def top(tmp_path):
-    """Models and pictures as older images left them, beside what a newer one wrote."""
+    """Models and pictures as older images left them, next to what a newer one wrote."""
     os.chmod(tmp_path, 0o700)  # as below a data folder that nobody else may enter
     for name, mode in {
         "models/weights.pt": 0o600,

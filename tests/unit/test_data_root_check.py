@@ -13,9 +13,11 @@ from ansible_collections.iopaint.fleet.plugins.modules import data_root_check
 
 @pytest.fixture
 def run(tmp_path, capsys):
-    def run_module(failed=False, path="new"):
-        options = {"path": str(tmp_path / path), "config": str(tmp_path / "daemon.json"), "default": str(tmp_path / "old")}
-        with patch_module_args({**options, "variable": "docker_data_root"}), pytest.raises(SystemExit):
+    def run_module(failed=False, path="new", **options):
+        options = {**options, "config": str(tmp_path / "daemon.json"), "default": str(tmp_path / "old")}
+        if path:
+            options["path"] = str(tmp_path / path)
+        with patch_module_args({**options, "names": {"path": "docker_data_root"}}), pytest.raises(SystemExit):
             data_root_check.main()
         result = json.loads(capsys.readouterr().out)
         assert result.get("failed", False) is failed, result
@@ -64,6 +66,29 @@ def test_data_that_was_moved_passes(run, tmp_path):
     (tmp_path / "old/containers/c0ffee").mkdir()
     engine_was_here(tmp_path / "new")
     run()
+
+
+def test_mapping_users_hides_no_data(run, tmp_path):
+    engine_was_here(tmp_path / "old")
+    run(path=None, userns_remap="default")
+    (tmp_path / "old/containers/c0ffee").mkdir()
+    run(path=None, userns_remap="")
+    message = run(failed=True, path=None, userns_remap="default")["msg"]
+    assert message.startswith("An engine that maps users by userns-remap=default no longer sees its present containers in")
+    assert f"{tmp_path}/old" in message
+
+
+def test_mapping_no_users_hides_no_data_either(run, tmp_path):
+    engine_was_here(tmp_path / "old")
+    engine_was_here(tmp_path / "old/100000.100000")
+    (tmp_path / "old/containers/c0ffee").mkdir()
+    (tmp_path / "daemon.json").write_text(json.dumps({"userns-remap": "dockremap:dockremap"}))
+    run(path=None, userns_remap="")  # nothing is in the folder that the engine uses
+    (tmp_path / "old/100000.100000/volumes/kept/_data").mkdir(parents=True)
+    message = run(failed=True, path=None, userns_remap="")["msg"]
+    assert message.startswith("An engine that no longer maps users (userns-remap) no longer sees its present volumes")
+    run(path=None, userns_remap="default")  # another word for the same user
+    run(path=None)
 
 
 def test_a_file_that_cannot_be_read_is_for_the_task_that_edits_it(run, tmp_path):

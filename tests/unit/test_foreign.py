@@ -358,7 +358,7 @@ def test_a_record_of_a_release_is_sound_or_damaged(tmp_path_factory, content):
         store.save(record)
     images.repositories(store.records.values())
     assert store.proven() in (None, *store.records.values())
-    store.candidates()
+    store.targets()
     for damaged in list(store.damaged):
         assert store.rebuild(damaged, lambda _name: None, None)["outcome"] in releases.OUTCOMES
 
@@ -423,7 +423,7 @@ def test_the_output_of_a_build_is_read(output):
 )
 def test_the_output_of_apt_and_docker_is_read(output):
     apt_troubles(output, dict.fromkeys(("uris", "components", "fingerprints", "proxy"), "a_variable"))
-    registry.explain(output, "registry.example.com/iopaint", "/var/lib/docker")
+    registry.explain(output, "registry.example.com/iopaint", "/var/lib/docker", {})
     registry.is_unknown(output)
     network.masked(output, [output])
 

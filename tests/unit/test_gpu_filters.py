@@ -6,7 +6,6 @@ from ansible_collections.iopaint.fleet.plugins.filter.gpu import (
     gpu_cdi_names,
     gpu_faults,
     gpu_kernel_module,
-    gpu_start_error,
     gpu_warnings,
 )
 from ansible_collections.iopaint.fleet.plugins.module_utils import gpu
@@ -184,7 +183,7 @@ DAEMON = "docker: Error response from daemon: "
         (
             'could not select device driver "cdi" with capabilities: [[gpu]]',
             WELL,
-            "CDI is off in the engine 26.1.5: set features",
+            "CDI is off in the engine: set features",
         ),
         ('failed to stat CDI host device "/dev/nvidia1": no such file', WELL, "The CDI spec names /dev/nvidia1, which is not"),
         (f'{DAEMON}could not select device driver "nvidia" with capabilities: [[gpu]].', WELL, "Toolkit is not installed"),
@@ -194,7 +193,7 @@ DAEMON = "docker: Error response from daemon: "
     ],
 )
 def test_the_engines_refusals_become_sentences(error, info, words):
-    assert words in gpu_start_error(error, info)
+    assert words in gpu.explain_start(error, info)
 
 
 def test_an_engine_without_cdi_has_no_directories():

@@ -113,7 +113,6 @@ def test_another_input_makes_another_image(run):
         {"base_id": "sha256:4567"},
         {"variant": "gpu"},
         {"variables": {"FRONTEND": "shipped"}},
-        {"repository": "registry.example.com/iopaint"},
     ]
     assert len({run(check=True, **options)["image"] for options in inputs}) == len(inputs)
 
@@ -229,7 +228,7 @@ def test_a_failed_build_shows_the_end_of_its_log_and_moves_no_tag(run, engine, t
 def test_too_little_disk_is_said_before_a_build(run, engine, check):
     free = os.statvfs(engine.root).f_bavail * os.statvfs(engine.root).f_frsize
     message = run(min_free=free + 10**12, failed=True, check=check)["msg"]
-    wanted = re.search(r"(\d+\.\d) GB are free at (\S+), iopaint_image_min_free_gb asks for (\d+\.\d)\. ", message)
+    wanted = re.search(r"(\d+\.\d) GB are free at (\S+), min_free asks for (\d+\.\d)\. ", message)
     assert wanted[2] == str(engine.root)
     assert float(wanted[3]) > float(wanted[1])
     assert "docker system df" in message
@@ -272,7 +271,7 @@ def test_no_password_is_in_log_or_answer(run, engine, tmp_path):
 
 def test_attestations_need_an_image_store_that_keeps_them(run, engine):
     result = run(failed=True, attestations=["sbom", "provenance"])
-    assert "iopaint_image_attestations is sbom, provenance" in result["msg"]
+    assert "attestations is sbom, provenance" in result["msg"]
     assert "containerd-snapshotter" in result["msg"]
     assert not engine.calls("buildx")
 

@@ -114,6 +114,18 @@ def test_a_folder_without_files_is_made_and_its_content_stays(run, tmp_path):
     assert os.listdir(made[0]) == ["lama.pt"]
 
 
+def test_a_folder_gets_its_mode_and_its_parents_do_not(run, tmp_path):
+    wanted = [{"path": str(tmp_path / "outputs" / "cpu"), "mode": "0750"}]
+    assert run(folders=wanted)["changed"] is True
+    assert [mode(path) for path in (wanted[0]["path"], tmp_path / "outputs")] == [0o750, 0o755]
+    assert run(folders=wanted)["changed"] is False
+    os.chmod(wanted[0]["path"], 0o700)
+    assert run(folders=wanted, check=True)["written"] == [wanted[0]["path"]]
+    assert mode(wanted[0]["path"]) == 0o700
+    assert run(folders=wanted)["changed"] is True
+    assert mode(wanted[0]["path"]) == 0o750
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="root alone gives a folder away")
 def test_a_folder_of_somebody_else_is_given_to_its_owner(run, tmp_path):
     folder, new = tmp_path / "models", tmp_path / "data" / "outputs"
@@ -194,7 +206,7 @@ def test_a_file_where_the_folder_should_be_is_said(run, folders, tmp_path):
     (tmp_path / "instances").write_text("a file")
     message = run(failed=True)["msg"]
     assert message.startswith(f"The folder {folders[0]['path']} could not be made or filled: ")
-    assert "set iopaint_dir (instances) or iopaint_data_dir (models, outputs) to another folder" in message
+    assert "or choose another folder (folders)." in message
 
 
 def test_a_folder_where_a_file_should_be_is_said_with_what_was_written(run, folders):

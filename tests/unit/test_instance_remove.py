@@ -93,7 +93,7 @@ class Engine:
 
 @pytest.fixture
 def host(tmp_path):
-    """A host with two instances of one release each, and what lies beside them."""
+    """A host with two instances of one release each, and what lies next to them."""
 
     class Host:
         top = tmp_path / "iopaint" / "instances"
@@ -243,8 +243,8 @@ def test_what_is_somebody_else_s_stays(remove, host, tmp_path):
     assert remove()["changed"] is False
 
 
-def test_a_trial_that_was_left_behind_goes_as_well(remove, host):
-    host.docker.start("cpu", host.one, project="iopaint-{}-beside")
+def test_a_candidate_that_was_left_behind_goes_as_well(remove, host):
+    host.docker.start("cpu", host.one, project="candidate-iopaint-{}")
     remove("cpu")
     assert list(host.docker.networks) == ["iopaint-batch_default"]
     assert [one["Image"] for one in host.docker.containers.values()] == [host.two]
@@ -296,8 +296,8 @@ def test_data_goes_later_as_well(remove, host):
     assert not host.data.exists()
 
 
-def test_what_a_restore_has_left_beside_the_data_goes_with_it(remove, host):
-    left = ["outputs/.former-batch-20261124T031500Z", "outputs/.restore-cpu", ".former-models-20261124T031500Z"]
+def test_what_a_restore_has_left_next_to_the_data_goes_with_it(remove, host):
+    left = ["outputs/.former-batch-20261124T031500Z", "outputs/.former-cpu-20261124T031500Z", ".former-models-20261124T031500Z"]
     for name in left:
         (host.data / name).mkdir()
     remove("batch", data=True)

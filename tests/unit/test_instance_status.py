@@ -74,7 +74,12 @@ def host(engine, tmp_path):
 @pytest.fixture
 def look(run_module, host, tmp_path):
     def call(**options):
-        arguments = {"dir": str(host.top), "data_dir": str(tmp_path / "not" / "there"), "lock": str(tmp_path / "lock")}
+        arguments = {
+            "dir": str(host.top),
+            "data_dir": str(tmp_path / "not" / "there"),
+            "lock": str(tmp_path / "lock"),
+            "backup": str(tmp_path / "last"),
+        }
         return run_module(instance_status, **{**arguments, **options})
 
     return call
@@ -125,11 +130,11 @@ def test_a_release_without_a_container_is_missing(host, look):
     assert (found["state"], found["container"]) == ("missing", None)
 
 
-def test_an_instance_that_gave_its_port_away_is_replaced(host, look):
-    host.release(outcome="former", gave_way_to="main/0002-v1")
+def test_a_displaced_instance_is_replaced(host, look):
+    host.release(outcome="previous", displaced_by="main/0002-v1")
     (found,) = look()["instances"]
-    assert (found["state"], found["problems"], found["container"]) == ("replaced", [], None)
-    assert found["notes"] == ["It was stopped when main took its port; a rollback right after that brings it back."]
+    assert (found["state"], found["problems"], found["container"]) == ("displaced", [], None)
+    assert found["notes"] == ["It was stopped when main took its port; a rollback right after that starts it again."]
     assert found["release"]["id"] == "0001-v1"
 
 
@@ -139,12 +144,12 @@ def test_a_container_without_a_release_is_seen(host, look):
     assert (found["name"], found["state"], found["release"]) == ("lost", "healthy", None)
 
 
-def test_a_trial_is_not_what_serves(host, look):
+def test_a_candidate_is_not_what_serves(host, look):
     host.release()
-    host.container(project="iopaint-{}-beside", Health={"Status": "starting"})
+    host.container(project="candidate-iopaint-{}", Health={"Status": "starting"})
     host.container()
     (found,) = look()["instances"]
-    assert (found["state"], found["notes"]) == ("healthy", ["A new release is tried beside it."])
+    assert (found["state"], found["notes"]) == ("healthy", ["A candidate for a new release runs next to it."])
 
 
 def test_containers_of_others_are_not_ours(host, look, tmp_path):
@@ -199,6 +204,22 @@ def test_the_lock_and_the_gpus_are_told(look, tmp_path, engine):
     result = look()
     assert result["lock"] == {"operator": "ann", "play": "upgrade", "token": "t"}
     assert (result["gpu"]["problem"], result["gpu"]["gpus"]) == ("version_mismatch", [])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            '{"time": "2026-01-03T00:00:00Z", "ok": true, "reason": "", "scheduled": true, "snapshots": {}}',
+            {"time": "2026-01-03T00:00:00Z", "ok": True, "reason": "", "scheduled": True},
+        ),
+        ("[", {"time": None, "ok": False, "reason": "{} can't be read.", "scheduled": None}),
+    ],
+)
+def test_the_last_backup_is_told(look, tmp_path, text, told):
+    assert look()["backup"] is None
+    (tmp_path / "last").write_text(text)
+    assert look()["backup"] == {**told, "reason": told["reason"].format(tmp_path / "last")}
 
 
 def test_the_gpus_of_a_host(look, engine):

@@ -304,8 +304,9 @@ def test_each_folder_of_models_and_outputs_is_named_once_from_the_top():
     wanted = instances(entry(), entry(name="b", port=8081))
     always = ["models", "models/torch", "models/torch/hub", "models/torch/hub/checkpoints"]  # IOPaint itself looks there
     for some, names in (([], []), (models, ["models/torch/b"])):
-        made = FILTERS["data_folders"](wanted, some, "/data", "1000")
-        assert made == [{"path": f"/data/{name}", "owner": 1000} for name in [*always, *names, "outputs/a", "outputs/b"]]
+        made = FILTERS["data_folders"](wanted, some, "/data", "1000", "0750")
+        outputs = [{"path": f"/data/outputs/{name}", "owner": 1000, "mode": "0750"} for name in ("a", "b")]
+        assert made == [{"path": f"/data/{name}", "owner": 1000} for name in [*always, *names]] + outputs
 
 
 @pytest.mark.parametrize(

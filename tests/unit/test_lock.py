@@ -108,7 +108,7 @@ def test_it_waits_as_long_as_is_allowed(run):
     start = time.monotonic()
     message = run(BOB, failed=True, wait=1)["msg"]
     assert time.monotonic() - start >= 1
-    assert "after 1 s (iopaint_lock_wait)" in message
+    assert "after 1 s (wait)" in message
 
 
 def test_it_is_had_once_the_other_play_has_freed_it(run, path):
@@ -122,7 +122,7 @@ def test_it_is_had_once_the_other_play_has_freed_it(run, path):
 
 @pytest.mark.parametrize(
     ("option", "reason"),
-    [("over", "its play is over"), ("take_over", "the operator asked for it (iopaint_lock_take_over)")],
+    [("over", "its play is over"), ("take_over", "the operator asked for it (take_over)")],
 )
 def test_a_lock_is_taken_over_and_that_is_in_the_audit_log(run, path, log, option, reason):
     run(play="upgrade")
@@ -139,7 +139,7 @@ def test_a_lock_is_taken_over_and_that_is_in_the_audit_log(run, path, log, optio
 def test_the_message_about_a_lock_says_how_to_take_it_over(run):
     run(play="upgrade")
     message = run(BOB, failed=True)["msg"]
-    (token,) = [word for word in message.replace(",", "").split() if word.startswith("iopaint_lock_take_over=")]
+    (token,) = [word for word in message.replace(",", "").split() if word.startswith("take_over=")]
     assert run(BOB, take_over=token.partition("=")[2])["taken_over"] is True
 
 

@@ -19,8 +19,8 @@ def failure(name="cpu", new=True, previous="", reverted=False, unreverted=""):
     return {"instance": instance(name, new), "again": [], "untouched": False, **known}
 
 
-def group(*members, give_way=()):
-    return {"instances": [{**member, "before": f"0001-{member['name']}"} for member in members], "give_way": list(give_way)}
+def group(*members, displaced=()):
+    return {"instances": [{**member, "before": f"0001-{member['name']}"} for member in members], "displaced": list(displaced)}
 
 
 def became(found, status=200):
@@ -30,8 +30,8 @@ def became(found, status=200):
 
 
 def test_a_reverted_group_has_an_outcome_for_each_new_release():
-    back = {"begun": True, "instances": [{"name": name, "id": f"0001-{name}"} for name in ("a", "b", "c")]}
-    found = outcomes(group(instance("a"), instance("b"), instance("c", new=False)), "it broke.", back)
+    reverted = {"begun": True, "instances": [{"name": name, "id": f"0001-{name}"} for name in ("a", "b", "c")]}
+    found = outcomes(group(instance("a"), instance("b"), instance("c", new=False)), "it broke.", reverted)
     assert [(each["instance"]["name"], each["previous"], each["reverted"]) for each in found] == [
         ("a", "0001-a", True),
         ("b", "0001-b", True),
@@ -39,17 +39,17 @@ def test_a_reverted_group_has_an_outcome_for_each_new_release():
     assert "a: reverted to the previous release 0001-a, which is proven" in became(found)
 
 
-def test_what_had_given_way_is_named_when_it_serves_again():
-    back = {"begun": True, "instances": [{"name": "cpu", "id": "0001-cpu"}]}
-    found = outcomes(group(instance("main"), give_way=[{"name": "cpu", "id": "0001-cpu"}]), "it broke.", back)
+def test_a_displaced_instance_is_named_when_it_serves_again():
+    reverted = {"begun": True, "instances": [{"name": "cpu", "id": "0001-cpu"}]}
+    found = outcomes(group(instance("main"), displaced=[{"name": "cpu", "id": "0001-cpu"}]), "it broke.", reverted)
     assert (found[0]["previous"], found[0]["reverted"]) == ("", True)
-    text = "main: 0002-main is recorded as failed; what had given way to it serves again and is proven: cpu (0001-cpu)."
+    text = "main: 0002-main is recorded as failed; started again and proven in its place: cpu (0001-cpu)."
     assert became(found).splitlines() == ["it broke.", text]
 
 
-def test_what_had_given_way_and_does_not_serve_is_no_revert():
-    back = {"begun": True, "instances": [{"name": "cpu", "id": "0001-cpu"}]}
-    found = outcomes(group(instance("main"), give_way=[{"name": "cpu", "id": "0001-cpu"}]), "it broke.", back, "no memory")
+def test_a_displaced_instance_that_does_not_serve_is_no_revert():
+    reverted = {"begun": True, "instances": [{"name": "cpu", "id": "0001-cpu"}]}
+    found = outcomes(group(instance("main"), displaced=[{"name": "cpu", "id": "0001-cpu"}]), "it broke.", reverted, "no memory")
     assert found[0]["reverted"] is False
     assert "the previous release could not be restored: no memory" in became(found)
 

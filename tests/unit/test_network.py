@@ -45,6 +45,11 @@ def test_a_token_without_a_user_is_secret():
     assert secrets(["https://ghp_0123@git.example.com/a@b"]) == ["ghp_0123"]
 
 
+def test_texts_of_options_with_the_name_of_a_secret_are_secret():
+    settings = {"log-opts": {"splunk-token": "t0k3n", "max-file": "3"}, "mirrors": [URL], "http": {"secrets": ["one"]}, "key": 1}
+    assert secrets([settings]) == sorted({"t0k3n", "one", *secrets([URL])}, key=lambda text: (-len(text), text))
+
+
 def test_a_text_is_masked():
     text = f"407 from {URL}, tried p@ss-word as robot"
     assert masked(text, [URL]) == "407 from http://***@mirror.example.com:3128/simple/, tried *** as robot"

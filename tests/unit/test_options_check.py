@@ -157,6 +157,11 @@ class TestImage:
         assert "s3cr3t" not in " ".join(call["argv"])
         assert call["env"]["IOPAINT_API_KEY"] == "s3cr3t"
 
+    def test_no_answer_shows_a_secret(self, run):
+        environment = {"IOPAINT_API_KEY": "s3cr3t", "HF_ENDPOINT": "http://ann:s3cr3t@hub.example.com"}
+        for given in (environment, {**environment, "IOPAINT_MODEL": "nosuch"}):
+            assert "s3cr3t" not in str(run(given, failed="IOPAINT_MODEL" in given))
+
     def test_an_image_that_is_not_there_is_named_with_what_to_do(self, run, engine):
         engine.set(images={})
         message = run({"IOPAINT_MODEL": "lama"}, failed=True)["msg"]

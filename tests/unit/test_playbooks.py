@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The playbooks: whatever changes a host holds its lock."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,12 @@ def test_the_lock_is_looked_for():
     names = [play.id for play in plays()]
     once = ["bundle: Bundle", "registry: Provide the registry", "gateway: Provide the gateway"]
     assert {"provision: Provide Docker", "build: Build", *once} <= set(names)
+
+
+def test_roles_and_plugins_name_playbooks_as_an_installed_collection_does():
+    """Whoever has installed the collection has no folder playbooks to run them from."""
+    files = [
+        path for top in ("roles", "plugins") for path in (ROOT / top).rglob("*") if path.suffix in (".py", ".yml", ".j2", ".md")
+    ]
+    told = [path for path in files if re.search(r"playbooks/\w+\.yml", path.read_text())]
+    assert told == []

@@ -52,7 +52,7 @@ def test_free_ports_pass(run, engine, check):
 
 @pytest.mark.parametrize("port", [-1, 0, 65536, 10**30])
 def test_a_port_that_is_none_is_named(run, engine, port):
-    assert f"iopaint_instances: port {port} is not from 1 to 65535" in run(("127.0.0.1", port, "a"), failed=True)["msg"]
+    assert f"ports: port {port} is not from 1 to 65535" in run(("127.0.0.1", port, "a"), failed=True)["msg"]
 
 
 @pytest.mark.parametrize("address", ["nonsense", "a:b", "127.0.0.1\0", "x" * 300])
@@ -74,7 +74,7 @@ def test_a_port_of_another_process_fails_and_names_it(run, engine, listening, he
     assert result["taken"] == [f"{wanted}:{port}"]
     message = result["msg"]
     assert message.startswith(f"Taken by another process: {wanted}:{port}. `ss -ltnp` on the host names it")
-    assert message.endswith("choose another port in iopaint_instances. Nothing that runs was touched.")
+    assert message.endswith("choose another port in ports. Nothing that runs was touched.")
 
 
 def test_the_container_that_holds_a_port_is_named(run, engine, listening):
@@ -83,9 +83,9 @@ def test_the_container_that_holds_a_port_is_named(run, engine, listening):
     message = run(("127.0.0.1", port, "iopaint-a"), ("127.0.0.1", other, "iopaint-b"), failed=True)["msg"]
     assert message == (
         f"Taken by the container web: 127.0.0.1:{port}. Stop it (`docker stop web` on the host), or choose another port in "
-        "iopaint_instances. "
+        "ports. "
         f"Taken by another process: 127.0.0.1:{other}. `ss -ltnp` on the host names it; stop it, or choose another port in "
-        "iopaint_instances. Nothing that runs was touched."
+        "ports. Nothing that runs was touched."
     )
 
 
@@ -127,7 +127,7 @@ def test_a_port_that_was_just_closed_is_free(run, engine):
     assert run(("127.0.0.1", port, "iopaint-a"))["taken"] == []
 
 
-ABSENT = "The host has no address 192.0.2.1, which iopaint_instances[].bind_address or iopaint_bind_address asks for. "
+ABSENT = "The host has no address 192.0.2.1, which ports[].address asks for. "
 
 
 def test_an_address_that_the_host_lacks_fails_before_anything_is_stopped(run, engine):
@@ -156,7 +156,7 @@ def test_before_there_is_an_engine_an_address_may_be_docker_s_own(run, state, re
 
 
 def test_the_port_of_another_instance_of_ours_passes(run, engine, listening):
-    """The switch stops what gives way. A project of such a name that compose was given from elsewhere is its owner's."""
+    """The switch stops that instance. A project of the same name in another folder is somebody else's."""
     port = listening()
     engine.set(containers=[{"name": "x", "project": "iopaint-old", "port": port, "folder": f"{TOP}/old/current"}])
     assert run(("127.0.0.1", port, "iopaint-new"))["taken"] == []
@@ -164,7 +164,7 @@ def test_the_port_of_another_instance_of_ours_passes(run, engine, listening):
     assert run(("127.0.0.1", port, "iopaint-new"), failed=True)["msg"].startswith("Taken by the container x:")
 
 
-def test_a_process_beside_the_instance_s_own_port_fails(run, engine, listening):
+def test_a_process_next_to_the_instance_s_own_port_fails(run, engine, listening):
     """The instance is to serve on all addresses, and something else has its port on one of them."""
     port = listening("127.0.0.1")
     with socket.create_server(("127.0.0.2", port)):

@@ -5,6 +5,11 @@ import pytest
 from ansible_collections.iopaint.fleet.plugins.module_utils.registry import digest_of, explain, is_unknown
 
 REPOSITORY = "registry.example.com:5000/team/iopaint"
+NAMES = {
+    "repository": "iopaint_registry",
+    "ca": "iopaint_registry_ca",
+    "login": "iopaint_registry_username and iopaint_registry_password",
+}
 GET = 'Error response from daemon: Get "https://registry.example.com:5000/v2/": '
 
 
@@ -34,14 +39,20 @@ GET = 'Error response from daemon: Get "https://registry.example.com:5000/v2/": 
     ],
 )
 def test_the_error_names_what_to_do(output, said):
-    text = explain(f"Using default tag: latest\n{output}\n\n", REPOSITORY, "/data")
+    text = explain(f"Using default tag: latest\n{output}\n\n", REPOSITORY, "/data", NAMES)
     assert said in text
     assert text.startswith(output.removeprefix("Error response from daemon: ").rstrip("."))
     assert "{" not in text
 
 
+def test_without_names_the_advice_names_the_engine_s_own_settings():
+    assert "(/etc/docker/certs.d)" in explain("certificate signed by unknown authority", REPOSITORY, "/data", {})
+    assert "Check the login (docker login)" in explain("denied", REPOSITORY, "/data", {})
+    assert "5000 (repository)" in explain("no such host", REPOSITORY, "/data", {})
+
+
 def test_an_engine_that_says_nothing_is_said():
-    assert explain("\n", REPOSITORY, "/data").startswith("the engine gave no reason. See that the registry runs")
+    assert explain("\n", REPOSITORY, "/data", NAMES).startswith("the engine gave no reason. See that the registry runs")
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_a_registry_that_is_down_changes_nothing(run, docker, state):
     docker(names=names, error="Error response from daemon: dial tcp 10.0.0.2:5000: connect: connection refused\n")
     message = run(state, failed=True, optional=True)["msg"]
     assert (
-        "connection refused. See that the registry runs and that the host reaches registry.example.com:5000 (iopaint_registry)"
+        "connection refused. See that the registry runs and that the host reaches registry.example.com:5000 (repository)"
         in message
     )
     assert docker()["names"] == names

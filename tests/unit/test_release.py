@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Releases of instances: prepared, switched, kept, put back, rolled back, pruned, rebuilt; killed after any step."""
+"""Releases of instances: prepared, switched, kept, reverted, rolled back, pruned, rebuilt; killed after any step."""
 
 import json
 import os
@@ -127,7 +127,7 @@ def docker(monkeypatch):
 @pytest.fixture
 def top(tmp_path, docker):
     (tmp_path / "instances").mkdir()
-    (tmp_path / "instances" / "photo.png").write_text("a file beside the instances")
+    (tmp_path / "instances" / "photo.png").write_text("a file next to the instances")
     docker.top = tmp_path / "instances"
     return tmp_path / "instances"
 
@@ -174,13 +174,13 @@ def deploy(step, docker):
         default = [] if "to" in options else [wanted()]
         kept = []
         for group in step("prepared", list(instances) or default, **options)["groups"]:
-            done, other = group["instances"], {"give_way": group["give_way"]}
+            done, other = group["instances"], {"displaced": group["displaced"]}
             step("switched", done, **other)
             if fails:
-                back = step("back", done, reason="it did not start", **other)["instances"]
-                for item in back:
+                reverted = step("reverted", done, reason="it did not start", **other)["instances"]
+                for item in reverted:
                     docker.start(item)
-                kept += back
+                kept += reverted
                 continue
             for item in done:
                 docker.start(item)
@@ -235,9 +235,9 @@ def test_a_first_release_has_its_files_and_its_record(deploy, record, top, state
 
 def test_instances_that_are_not_wanted_any_more_are_named(deploy, step):
     deploy(wanted(), wanted(name="old"))
-    assert step("prepared", [wanted()])["unlisted"] == ["old"]
-    assert step("prepared", [wanted(), wanted(name="old")])["unlisted"] == []
-    assert step("prepared", [], to="0001-cpu-v1-abc")["unlisted"] == []
+    assert step("prepared", [wanted()])["unmanaged"] == ["old"]
+    assert step("prepared", [wanted(), wanted(name="old")])["unmanaged"] == []
+    assert step("prepared", [], to="0001-cpu-v1-abc")["unmanaged"] == []
 
 
 def test_a_secret_is_in_no_result_record_or_log(step, top, tmp_path):
@@ -269,7 +269,7 @@ def test_other_inputs_make_a_new_release(deploy, state, top, docker, change):
         docker.images["iopaint:cpu-v1-abc"] = {**docker.images["iopaint:cpu-v1-abc"], "Id": "sha256:another"}
     (done,) = deploy(again)
     outcomes, linked = state()
-    assert list(outcomes.values()) == ["former", "current"]
+    assert list(outcomes.values()) == ["previous", "current"]
     assert (linked, done["before"]) == (done["id"], ONE)
 
 
@@ -279,7 +279,7 @@ def test_the_counter_goes_on_whatever_the_clock_says(deploy, state, monkeypatch)
         release.audit.time, "gmtime", lambda seconds=None: release.time.struct_time((1999, 1, 1, 0, 0, 0, 0, 1, 0))
     )
     deploy(wanted(2))
-    assert state() == ({ONE: "former", TWO: "current"}, TWO)
+    assert state() == ({ONE: "previous", TWO: "current"}, TWO)
 
 
 def test_check_mode_says_what_would_change_and_writes_nothing(step, deploy, top):
@@ -332,27 +332,27 @@ def test_an_entry_has_the_settings_of_its_release_and_the_compose_files_that_are
     assert item["files"] == ["compose.yaml", "unprivileged.yaml", "devices.yaml"]
 
 
-# ---- put back --------------------------------------------------------------------------------------------------------
+# ---- reverted --------------------------------------------------------------------------------------------------------
 
 
-def test_a_release_that_fails_gives_way_to_the_former_one(deploy, state, record, actions):
+def test_a_release_that_fails_is_reverted_to_the_previous_one(deploy, state, record, actions):
     deploy()
-    (former,) = deploy(wanted(2), fails=True)
-    assert (former["id"], former["failed"], former["new"]) == (ONE, TWO, False)
+    (previous,) = deploy(wanted(2), fails=True)
+    assert (previous["id"], previous["failed"], previous["new"]) == (ONE, TWO, False)
     assert state() == ({ONE: "current", TWO: "failed"}, ONE)
     assert record(TWO)["reason"] == "it did not start"
     assert actions()[-1] == "failed"
 
 
-def test_the_former_one_is_proven_again_and_that_is_in_the_audit_log(deploy, step, record, actions):
+def test_the_previous_release_is_proven_again_and_that_is_in_the_audit_log(deploy, step, record, actions):
     deploy()
-    former = deploy(wanted(2), fails=True)
-    result = step("kept", former, proofs={"cpu": {"model": "cv2", "latency_ms": 7.0, "pixels": {}}})
+    previous = deploy(wanted(2), fails=True)
+    result = step("kept", previous, proofs={"cpu": {"model": "cv2", "latency_ms": 7.0, "pixels": {}}})
     assert (result["changed"], record(ONE)["proof"]["latency_ms"]) == (False, 7.0)
-    assert actions()[-2:] == ["failed", "put back"]
+    assert actions()[-2:] == ["failed", "reverted"]
 
 
-def test_a_first_release_that_fails_has_nothing_to_give_way_to(deploy, state):
+def test_a_first_release_that_fails_has_nothing_to_revert_to(deploy, state):
     assert deploy(fails=True) == []
     assert state()[0] == {ONE: "failed"}
 
@@ -361,15 +361,17 @@ def test_a_release_that_failed_is_tried_again_under_a_new_name(deploy, state):
     deploy()
     deploy(wanted(2), fails=True)
     deploy(wanted(2))
-    assert state() == ({ONE: "former", TWO: "failed", "0003-cpu-v2-abc": "current"}, "0003-cpu-v2-abc")
+    assert state() == ({ONE: "previous", TWO: "failed", "0003-cpu-v2-abc": "current"}, "0003-cpu-v2-abc")
 
 
-def test_an_instance_that_serves_as_before_is_not_put_back(deploy, step):
+def test_an_instance_that_serves_as_before_is_not_reverted(deploy, step):
     deploy(wanted(), wanted(name="b"))
-    for group in step("prepared", [wanted(), wanted(2, name="b")])["groups"]:
+    groups = step("prepared", [wanted(), wanted(2, name="b")])["groups"]
+    assert len(groups) == 2
+    for group in groups:
         step("switched", group["instances"])
-        back = [item["name"] for item in step("back", group["instances"], reason="no")["instances"]]
-        assert back == (["b"] if group["instances"][0]["name"] == "b" else [])
+        reverted = [item["name"] for item in step("reverted", group["instances"], reason="no")["instances"]]
+        assert reverted == (["b"] if group["instances"][0]["name"] == "b" else [])
 
 
 def test_a_failure_before_the_switch_starts_nothing(deploy, step, state, docker):
@@ -377,7 +379,7 @@ def test_a_failure_before_the_switch_starts_nothing(deploy, step, state, docker)
     deploy()
     docker.stopped = {"cpu"}
     done = step("prepared", [wanted(2)])["instances"]
-    result = step("back", done, reason="its trial broke")
+    result = step("reverted", done, reason="its candidate broke")
     assert (result["instances"], result["begun"], result["changed"]) == ([], False, False)
     assert state() == ({ONE: "current", TWO: "failed"}, ONE)
     assert docker.stopped == {"cpu"}
@@ -389,21 +391,21 @@ def test_a_failure_before_the_switch_starts_nothing(deploy, step, state, docker)
 def test_a_renamed_instance_takes_the_port_and_the_other_one_stays_stopped(deploy, step, state, docker, record, top, actions):
     deploy(wanted(port=8080))
     (group,) = step("prepared", [wanted(name="main", port=8080)])["groups"]
-    assert [(each["name"], each["id"], each["to"]) for each in group["give_way"]] == [("cpu", ONE, "main")]
+    assert [(each["name"], each["id"], each["by"]) for each in group["displaced"]] == [("cpu", ONE, "main")]
     (kept,) = deploy(wanted(name="main", port=8080))
-    assert kept["gave_way"] == ["cpu"]
+    assert kept["displaced"] == ["cpu"]
     assert docker.ports == {"main": ("0.0.0.0", 8080)}
-    assert (record(ONE)["outcome"], record(ONE)["gave_way_to"]) == ("former", f"main/{ONE}")
+    assert (record(ONE)["outcome"], record(ONE)["displaced_by"]) == ("previous", f"main/{ONE}")
     assert not os.path.lexists(top / "cpu" / "current")
     assert (top / "cpu" / "releases" / ONE / "compose.yaml").exists()
-    assert "gave way" in actions()
-    assert step("prepared", [wanted(name="main", port=8080)])["groups"][0]["give_way"] == []
+    assert "displaced" in actions()
+    assert step("prepared", [wanted(name="main", port=8080)])["groups"][0]["displaced"] == []
 
 
-def test_a_rename_that_fails_starts_what_gave_way(deploy, docker, state, step):
+def test_a_rename_that_fails_starts_the_displaced_instance(deploy, docker, state, step):
     deploy(wanted(port=8080))
-    (back,) = deploy(wanted(name="main", port=8080), fails=True)
-    assert (back["name"], back["id"], back["failed"]) == ("cpu", ONE, f"main/{ONE}")
+    (reverted,) = deploy(wanted(name="main", port=8080), fails=True)
+    assert (reverted["name"], reverted["id"], reverted["failed"]) == ("cpu", ONE, f"main/{ONE}")
     assert state() == ({ONE: "current"}, ONE)
     assert docker.stopped == set()
 
@@ -412,20 +414,20 @@ def test_a_rename_that_fails_starts_what_gave_way(deploy, docker, state, step):
 def test_a_rename_that_was_killed_is_gone_on_with_and_can_still_be_reverted(deploy, step, state, docker, fails):
     deploy(wanted(port=8080))
     (group,) = step("prepared", [wanted(name="main", port=8080)])["groups"]
-    step("switched", group["instances"], give_way=group["give_way"])
+    step("switched", group["instances"], displaced=group["displaced"])
     assert docker.stopped == {"cpu"}  # and the play is killed
     done = deploy(wanted(name="main", port=8080), fails=fails)
     assert [item["name"] for item in done] == (["cpu"] if fails else ["main"])
-    assert state("cpu")[0] == {ONE: "current" if fails else "former"} if fails else done[0]["gave_way"] == ["cpu"]
+    assert state("cpu")[0] == {ONE: "current" if fails else "previous"} if fails else done[0]["displaced"] == ["cpu"]
 
 
 def test_a_rename_that_was_killed_is_taken_back_by_the_play_before_it(deploy, step, state, docker):
     deploy(wanted(port=8080))
     (group,) = step("prepared", [wanted(name="main", port=8080)])["groups"]
-    step("switched", group["instances"], give_way=group["give_way"])
+    step("switched", group["instances"], displaced=group["displaced"])
     docker.start(group["instances"][0])
     (kept,) = deploy(wanted(port=8080))
-    assert (kept["id"], kept["gave_way"]) == (ONE, ["main"])
+    assert (kept["id"], kept["displaced"]) == (ONE, ["main"])
     assert list(docker.ports) == ["cpu"]
 
 
@@ -433,13 +435,13 @@ def test_two_instances_exchange_their_ports_together(deploy, step, state, docker
     deploy(wanted(name="a", port=8080), wanted(name="b", port=8081))
     swapped = [wanted(name="a", port=8081), wanted(name="b", port=8080)]
     (group,) = step("prepared", swapped)["groups"]
-    assert ([item["name"] for item in group["instances"]], group["give_way"]) == (["a", "b"], [])
-    back = deploy(*swapped, fails=True)
-    assert sorted(item["name"] for item in back) == ["a", "b"]
+    assert ([item["name"] for item in group["instances"]], group["displaced"]) == (["a", "b"], [])
+    reverted = deploy(*swapped, fails=True)
+    assert sorted(item["name"] for item in reverted) == ["a", "b"]
     assert {name: port for name, (_address, port) in docker.ports.items()} == {"a": 8080, "b": 8081}
     deploy(*swapped)
     assert {name: port for name, (_address, port) in docker.ports.items()} == {"a": 8081, "b": 8080}
-    deploy(to="former")
+    deploy(to="previous")
     assert {name: port for name, (_address, port) in docker.ports.items()} == {"a": 8080, "b": 8081}
 
 
@@ -449,23 +451,23 @@ def test_instances_on_ports_of_their_own_are_groups_of_their_own(deploy, step):
     assert [[item["name"] for item in group["instances"]] for group in groups] == [["a"], ["b"]]
 
 
-def test_check_mode_names_what_would_give_way(deploy, step, docker):
+def test_check_mode_names_what_would_be_displaced(deploy, step, docker):
     deploy(wanted(port=8080))
     (group,) = step("prepared", [wanted(name="main", port=8080)], check=True)["groups"]
-    assert [each["name"] for each in group["give_way"]] == ["cpu"]
+    assert [each["name"] for each in group["displaced"]] == ["cpu"]
     assert docker.stopped == set()
 
 
-def test_a_rollback_right_after_a_rename_brings_the_instance_back(deploy, docker, state, record):
+def test_a_rollback_right_after_a_rename_starts_the_instance_again(deploy, docker, state, record):
     deploy(wanted(port=8080))
     deploy(wanted(name="main", port=8080))
-    (kept,) = deploy(to="former")
-    assert (kept["name"], kept["gave_way"]) == ("cpu", ["main"])
-    assert (record(ONE).get("gave_way_to"), record(ONE, "main")["gave_way_to"]) == (None, f"cpu/{ONE}")
+    (kept,) = deploy(to="previous")
+    assert (kept["name"], kept["displaced"]) == ("cpu", ["main"])
+    assert (record(ONE).get("displaced_by"), record(ONE, "main")["displaced_by"]) == (None, f"cpu/{ONE}")
     assert list(docker.ports) == ["cpu"]
 
 
-@pytest.mark.parametrize("to", ["former", ONE])
+@pytest.mark.parametrize("to", ["previous", ONE])
 def test_a_later_rollback_leaves_it_where_it_is(deploy, docker, to):
     deploy(wanted(port=8080))
     deploy(wanted(name="main", port=8080))
@@ -479,8 +481,8 @@ def test_releases_that_want_one_port_are_no_target(deploy, step, run_module, doc
     deploy(wanted(name="a", port=8080))
     deploy(wanted(name="a", port=8081), wanted(name="b", port=8080))
     deploy(wanted(name="a", port=8081), wanted(2, name="b", port=8080))
-    message = run_module(release, failed=True, state="prepared", dir=str(top), instances=[], to="former")["msg"]
-    assert message.startswith("The releases of a and b to go back to both publish port 8080.")
+    message = run_module(release, failed=True, state="prepared", dir=str(top), instances=[], to="previous")["msg"]
+    assert message.startswith("The releases that a and b would roll back to both publish port 8080.")
     assert message.endswith("Nothing was changed.")
 
 
@@ -495,21 +497,21 @@ def test_the_same_play_goes_on(deploy, step, state, killed_after):
         step("switched", done)
     (done,) = deploy(wanted(2))
     assert done["before"] == ONE
-    assert state() == ({ONE: "former", TWO: "current"}, TWO)
+    assert state() == ({ONE: "previous", TWO: "current"}, TWO)
 
 
 @pytest.mark.parametrize("killed_after", ["prepared", "switched"])
-def test_another_play_takes_its_place_and_can_still_be_put_back(deploy, step, state, killed_after):
+def test_another_play_takes_its_place_and_can_still_be_reverted(deploy, step, state, killed_after):
     deploy()
     done = step("prepared", [wanted(2)])["instances"]
     if killed_after == "switched":
         step("switched", done)
-    (former,) = deploy(wanted(3), fails=True)
-    assert former["id"] == ONE
+    (previous,) = deploy(wanted(3), fails=True)
+    assert previous["id"] == ONE
     assert state() == ({ONE: "current", TWO: "superseded", THREE: "failed"}, ONE)
 
 
-def test_a_switch_that_was_begun_is_taken_back_by_the_former_play(deploy, step, state):
+def test_a_switch_that_was_begun_is_taken_back_by_the_previous_play(deploy, step, state):
     deploy()
     step("switched", step("prepared", [wanted(2)])["instances"])
     (done,) = deploy(wanted(1))
@@ -525,10 +527,10 @@ def test_killed_between_the_two_writes_of_kept(deploy, top, record, step, state)
     again = step("prepared", [wanted(2)])["instances"]
     assert again[0]["new"] is False
     step("kept", again)
-    assert state() == ({ONE: "former", TWO: "current"}, TWO)
+    assert state() == ({ONE: "previous", TWO: "current"}, TWO)
 
 
-def test_killed_after_the_failure_was_recorded_and_before_the_link_went_back(deploy, top, state):
+def test_killed_after_the_failure_was_recorded_and_before_the_link_was_reverted(deploy, top, state):
     deploy()
     deploy(wanted(2), fails=True)
     (top / "cpu" / "current").unlink()
@@ -548,25 +550,25 @@ def test_what_a_killed_play_left_of_a_folder_is_cleared(deploy, top, state):
 # ---- rollback --------------------------------------------------------------------------------------------------------
 
 
-def test_back_to_the_former_release_and_to_a_named_one(deploy, state, record):
+def test_the_previous_release_and_a_named_one_are_rolled_back_to(deploy, state, record):
     for version in (1, 2, 3):
         deploy(wanted(version))
-    (done,) = deploy({"name": "cpu"}, to="former")
+    (done,) = deploy({"name": "cpu"}, to="previous")
     assert (done["id"], done["before"]) == (TWO, THREE)
-    assert state() == ({ONE: "former", TWO: "current", THREE: "former"}, TWO)
+    assert state() == ({ONE: "previous", TWO: "current", THREE: "previous"}, TWO)
     deploy({"name": "cpu"}, to=THREE)
     assert state()[1] == THREE
     deploy({"name": "cpu"}, to=ONE)
     assert (state()[1], record(ONE)["rolled_back_from"]) == (ONE, THREE)
 
 
-def test_a_release_that_was_rolled_back_from_is_not_gone_back_to_later(deploy, state):
+def test_a_release_that_was_rolled_back_from_is_not_rolled_back_to_later(deploy, state):
     """3 took the place of 1 again, as 2 had been rolled back from: nobody wants 2."""
     deploy(wanted(1))
     deploy(wanted(2))
-    deploy({"name": "cpu"}, to="former")
+    deploy({"name": "cpu"}, to="previous")
     deploy(wanted(3))
-    (done,) = deploy({"name": "cpu"}, to="former")
+    (done,) = deploy({"name": "cpu"}, to="previous")
     assert (done["id"], done["before"], state()[1]) == (ONE, THREE, ONE)
 
 
@@ -574,53 +576,53 @@ def test_one_rollback_after_another_goes_on_to_older_releases(deploy, state):
     for version in (1, 2, 3):
         deploy(wanted(version))
     for expected in (TWO, ONE):
-        deploy({"name": "cpu"}, to="former")
+        deploy({"name": "cpu"}, to="previous")
         assert state()[1] == expected
 
 
-def test_without_names_every_instance_that_has_releases_goes_back(deploy, state):
+def test_without_names_every_instance_that_has_releases_is_rolled_back(deploy, state):
     for version in (1, 2):
         deploy(wanted(version), wanted(version, name="b"))
-    done = deploy(to="former")
+    done = deploy(to="previous")
     assert [item["name"] for item in done] == ["b", "cpu"]
     assert [state(name)[1] for name in ("b", "cpu")] == [ONE, ONE]
 
 
-def test_back_to_what_serves_changes_nothing(deploy, step):
+def test_a_rollback_to_what_serves_changes_nothing(deploy, step):
     deploy()
     deploy(wanted(2))
     assert step("prepared", [{"name": "cpu"}], to=TWO)["changed"] is False
 
 
-def test_a_rollback_that_fails_is_put_back(deploy, state):
+def test_a_rollback_that_fails_is_reverted(deploy, state):
     deploy()
     deploy(wanted(2))
-    (former,) = deploy({"name": "cpu"}, to="former", fails=True)
-    assert former["id"] == TWO
+    (previous,) = deploy({"name": "cpu"}, to="previous", fails=True)
+    assert previous["id"] == TWO
     assert state() == ({ONE: "failed", TWO: "current"}, TWO)
 
 
 def test_a_rollback_that_was_killed_goes_on(deploy, step, state):
     deploy()
     deploy(wanted(2))
-    step("switched", step("prepared", [{"name": "cpu"}], to="former")["instances"])
-    deploy({"name": "cpu"}, to="former")
-    assert state() == ({ONE: "current", TWO: "former"}, ONE)
+    step("switched", step("prepared", [{"name": "cpu"}], to="previous")["instances"])
+    deploy({"name": "cpu"}, to="previous")
+    assert state() == ({ONE: "current", TWO: "previous"}, ONE)
 
 
-def test_former_of_an_upgrade_that_was_killed_is_what_was_proven_last(deploy, step, state):
+def test_previous_of_an_upgrade_that_was_killed_is_what_was_proven_last(deploy, step, state):
     deploy()
     step("switched", step("prepared", [wanted(2)])["instances"])
-    deploy({"name": "cpu"}, to="former")
+    deploy({"name": "cpu"}, to="previous")
     assert state() == ({ONE: "current", TWO: "superseded"}, ONE)
 
 
-@pytest.mark.parametrize("to", ["0009-none", "former"])
+@pytest.mark.parametrize("to", ["0009-none", "previous"])
 def test_an_unknown_release_is_answered_with_what_there_is(deploy, run_module, docker, top, to):
     deploy()
     deploy(wanted(2), fails=True)
     message = run_module(release, failed=True, state="prepared", dir=str(top), instances=[{"name": "cpu"}], to=to)["msg"]
-    assert f"iopaint_rollback_to is '{to}'" in message
+    assert f"to is '{to}'" in message
     assert f"cpu: {TWO} (failed, " in message
     assert f"cpu: {ONE} (current, " in message
 
@@ -630,9 +632,9 @@ def test_a_release_whose_image_was_removed_by_hand_is_no_target(deploy, run_modu
     deploy(wanted(2))
     del docker.images["iopaint:cpu-v1-abc"]
     message = run_module(release, failed=True, state="prepared", dir=str(top), instances=[{"name": "cpu"}], to=ONE)["msg"]
-    assert f"{ONE} (former" in message
+    assert f"{ONE} (previous" in message
     assert "its image or its files are gone from this host" in message
-    assert state() == ({ONE: "former", TWO: "current"}, TWO)
+    assert state() == ({ONE: "previous", TWO: "current"}, TWO)
 
 
 # ---- images ----------------------------------------------------------------------------------------------------------
@@ -648,7 +650,7 @@ def test_the_last_releases_keep_their_images_and_others_go(deploy, docker, recor
     assert ours == [f"iopaint:cpu-v{version}-abc" for version in (3, 5, 6, 7)]  # 6 and 7 were made ahead
     assert {"somebody:else", "mine/iopaint:kept", "iopaint:cpu-latest"} <= set(docker.images)
     assert os.listdir(top / "cpu" / "releases" / ONE) == ["release.json"]
-    assert record(ONE)["outcome"] == "former"
+    assert record(ONE)["outcome"] == "previous"
 
 
 def test_an_image_that_was_pulled_goes_with_its_digest(deploy, step, docker):
@@ -742,15 +744,24 @@ def test_a_damaged_record_is_named_and_rebuilt_from_what_runs(deploy, step, dock
     assert step("prepared", [wanted()])["changed"] is False
 
 
-def test_rebuilt_records_can_be_gone_back_to(deploy, docker, top, state):
+def test_rebuilt_records_can_be_rolled_back_to(deploy, docker, top, state):
     deploy()
     deploy(wanted(2))
     for name in (ONE, TWO):
         (top / "cpu" / "releases" / name / "release.json").write_text("{")
     docker.running["iopaint-cpu"] = "sha256:iopaint:cpu-v2-abc"
-    (done,) = deploy({"name": "cpu"}, to="former")
+    (done,) = deploy({"name": "cpu"}, to="previous")
     assert done["id"] == ONE
-    assert state() == ({ONE: "current", TWO: "former"}, ONE)
+    assert state() == ({ONE: "current", TWO: "previous"}, ONE)
+
+
+def test_a_record_of_before_the_first_release_says_former(deploy, top, state):
+    deploy()
+    deploy(wanted(2))
+    path = top / "cpu" / "releases" / ONE / "release.json"
+    path.write_text(path.read_text().replace('"outcome": "previous"', '"outcome": "former"'))
+    deploy({"name": "cpu"}, to="previous")
+    assert state() == ({ONE: "current", TWO: "previous"}, ONE)
 
 
 def test_a_release_without_record_and_files_has_failed(deploy, step, top, state):
@@ -777,7 +788,7 @@ def test_the_audit_log_has_a_line_for_each_action(deploy, tmp_path):
     assert stat.S_IMODE((tmp_path / "audit.log").stat().st_mode) == 0o640
 
 
-def test_a_release_has_what_its_trial_beside_the_former_one_takes(step, top):
+def test_a_release_has_what_its_candidate_takes(step, top):
     result = step("prepared", [{**wanted(), "memory": "6g"}])
     (prepared,) = result["instances"]
     assert prepared["folder"] == str(top / "cpu" / "releases" / prepared["id"])
@@ -786,11 +797,11 @@ def test_a_release_has_what_its_trial_beside_the_former_one_takes(step, top):
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_a_trial_that_was_killed_goes_with_the_next_play(deploy, step, docker, version):
-    """Whether the next play wants the former release, the same one or another."""
+def test_a_candidate_that_was_killed_goes_with_the_next_play(deploy, step, docker, version):
+    """Whether the next play wants the previous release, the same one or another."""
     deploy()
     step("prepared", [wanted(2)])
-    docker.containers = {"12": "iopaint-cpu-beside", "34": "iopaint-cpu", "56": "somebody-beside"}
+    docker.containers = {"12": "candidate-iopaint-cpu", "34": "iopaint-cpu", "56": "iopaint-cpu-candidate"}
     step("prepared", [wanted(version)])
-    assert docker.containers == {"34": "iopaint-cpu", "56": "somebody-beside"}
-    assert ("network", "rm", "iopaint-cpu-beside_default") in docker.calls
+    assert docker.containers == {"34": "iopaint-cpu", "56": "iopaint-cpu-candidate"}
+    assert ("network", "rm", "candidate-iopaint-cpu_default") in docker.calls

@@ -12,7 +12,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from ansible_collections.iopaint.fleet.plugins.module_utils.git_output import explain
+from ansible_collections.iopaint.fleet.plugins.module_utils.git_output import OPTIONS, explain, is_explained
 from ansible_collections.iopaint.fleet.plugins.modules import source_git
 
 ELSEWHERE = "0123456789" * 4
@@ -132,7 +132,7 @@ def test_a_branch_that_was_deleted_fails(run, repository, dest, ref):
     repository.git("branch", "-D", "topic")
     repository.git("branch", "topics")
     message = run(ref, failed=True)["msg"]
-    assert f"iopaint_image_ref {ref} of iopaint_image_git_url file://" in message
+    assert f"ref {ref} of repo file://" in message
     assert "no such branch, tag or other ref" in message
     assert "was deleted there" in message
     assert "Nothing that runs was touched." in message
@@ -164,7 +164,7 @@ def test_a_branch_and_a_tag_of_one_name_are_refused(run, repository):
     repository.commit("second")
     repository.git("branch", "same")
     message = run("same", failed=True)["msg"]
-    assert "Set iopaint_image_ref to one of refs/heads/same, refs/tags/same." in message
+    assert "Set ref to one of refs/heads/same, refs/tags/same." in message
     assert run("refs/tags/same")["commit"] == repository.first
     assert run("refs/heads/same")["commit"] != repository.first
 
@@ -589,7 +589,7 @@ def test_a_token_is_shown_to_its_site_alone_and_nowhere_else(run, repository, tm
     repo, _publish = dumb
     monkeypatch.setattr(Plain, "login", "Basic Z2l0OnMzY3JldC10b2tlbg==")
     refused = run(repo=repo, failed=True)["msg"]
-    assert "the server wants a login, or refuses the one that was given. Check iopaint_image_git_user" in refused
+    assert "the server wants a login, or refuses the one that was given. Check user" in refused
     refused = run(repo=repo, token="wrong", failed=True)["msg"]
     assert "wants a login" in refused
     result = run(repo=repo, token="s3cret-token")
@@ -695,7 +695,7 @@ def test_a_proxy_that_refuses(run):
 
     with serving(Refuses, "/") as address:
         message = run(repo="https://example.com/x.git", proxy=address.replace("//", "//robot:hunter2@"), failed=True)["msg"]
-    assert "the proxy refuses or does not answer. Check iopaint_image_http_proxy" in message
+    assert "the proxy refuses or does not answer. Check proxy" in message
     assert "hunter2" not in message
 
 
@@ -710,10 +710,7 @@ def test_the_ssh_command_is_strict_and_knows_the_given_keys(run, tmp_path, setti
     settings.write_text(settings.read_text() + f"[core]\nsshCommand = {tmp_path}/ssh -i key\n")
     repo = "ssh://git@git.example.com:2222/team/IOPaint.git"
     message = run(repo=repo, failed=True)["msg"]
-    assert (
-        "the server's host key is unknown. Set iopaint_image_git_known_hosts (`ssh-keyscan -p 2222 git.example.com` prints it"
-        in message
-    )
+    assert "the server's host key is unknown. Set known_hosts (`ssh-keyscan -p 2222 git.example.com` prints it" in message
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked[:2] == ["-i", "key"]
     assert "StrictHostKeyChecking=yes" in asked
@@ -721,6 +718,9 @@ def test_the_ssh_command_is_strict_and_knows_the_given_keys(run, tmp_path, setti
     assert not (tmp_path / "known").exists()
     run(repo=repo, known_hosts="[git.example.com]:2222 ssh-ed25519 AAAA", failed=True)
     assert (tmp_path / "known").read_text() == "[git.example.com]:2222 ssh-ed25519 AAAA\n"
+
+
+NAMES = {option: f"iopaint_image_{option}" for option in OPTIONS}
 
 
 @pytest.mark.parametrize(
@@ -735,21 +735,23 @@ def test_the_ssh_command_is_strict_and_knows_the_given_keys(run, tmp_path, setti
         ("fatal: could not read Username for 'https://github.com': terminal prompts disabled", "wants a login"),
         ("fatal: unable to access 'https://x/': The requested URL returned error: 403", "wants a login"),
         ("remote: Not Found\nfatal: repository 'https://x/y.git/' not found", "has no such repository"),
-        ("server certificate verification failed. CAfile: none CRLfile: none", "iopaint_image_ca_bundle"),
+        ("server certificate verification failed. CAfile: none CRLfile: none", "iopaint_image_ca_bundle names the authorities"),
         ("Received HTTP code 407 from proxy after CONNECT", "the proxy refuses"),
         ("fatal: write error: No space left on device", "the disk of the host is full"),
         ("error: cannot run ssh: No such file or directory", "openssh-client"),
     ],
 )
 def test_the_cause_is_named(said, cause):
-    assert cause in explain(said, "git@git:team/x.git")
+    assert cause in explain(said, "git@git:team/x.git", NAMES)
+    assert is_explained(said)
 
 
 @pytest.mark.parametrize("said", ["fatal: bad object HEAD", "error: Server does not allow request for unadvertised object 0123"])
 def test_what_tells_nothing_of_the_way_to_the_repository_is_left(said):
-    assert explain(said, "https://example.com/x.git") is None
+    assert explain(said, "https://example.com/x.git", NAMES) is None
+    assert not is_explained(said)
 
 
 def test_an_address_without_ssh_names_no_keyscan():
-    assert "ssh-keyscan" not in explain("Host key verification failed", "https://example.com/x.git")
-    assert "`ssh-keyscan git` prints" in explain("Host key verification failed", "git@git:x.git")
+    assert "ssh-keyscan" not in explain("Host key verification failed", "https://example.com/x.git", NAMES)
+    assert "`ssh-keyscan git` prints" in explain("Host key verification failed", "git@git:x.git", NAMES)

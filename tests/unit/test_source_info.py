@@ -149,7 +149,7 @@ def test_a_pointer_of_git_lfs_is_refused(run, tree, name):
     message = run(failed=True)["msg"]
     assert f"in place of files: {name}. " in message
     assert "install git-lfs on the host" in message
-    assert "`git lfs pull` in iopaint_image_directory" in message
+    assert "run `git lfs pull` there" in message
 
 
 @pytest.mark.parametrize("name", ["docs/photo.png", "web_app/node_modules/x/photo.png"])
@@ -181,8 +181,7 @@ def test_another_folder_is_refused_with_what_it_lacks(run, tree, absent, words):
     message = run(failed=True)["msg"]
     assert message.startswith(f"{tree} is not an IOPaint source tree: ")
     assert words in message
-    for variable in ("source", "git_url", "ref", "directory", "release"):
-        assert f"iopaint_image_{variable}" in message
+    assert message.endswith("Check path. Nothing was built.")
 
 
 def test_a_folder_that_is_not_there_is_refused(run, tmp_path):

@@ -62,9 +62,11 @@ def test_modes_are_not_the_build_s(run, engine, tmp_path):
 def test_while_it_is_written_nobody_else_can_enter_the_folder(run, engine, tmp_path, monkeypatch):
     engine.set(release=RELEASE)
     seen = []
-    settle = source_release.settle
+    normalize = source_release.normalize
     monkeypatch.setattr(
-        source_release, "settle", lambda tree: (seen.append(stat.S_IMODE((tmp_path / "tree.new").stat().st_mode)), settle(tree))
+        source_release,
+        "normalize",
+        lambda tree: (seen.append(stat.S_IMODE((tmp_path / "tree.new").stat().st_mode)), normalize(tree)),
     )
     run()
     assert seen == [0o700]
@@ -95,7 +97,7 @@ def test_a_failure_is_told_without_a_password(run, engine):
         build_error="".join(f"#1 line {n}\n" for n in range(30)) + "401 from https://robot:hunter2@pypi.example.com/simple\n"
     )
     answer = run(failed=True)
-    assert "IOPaint 1.6.0 (iopaint_image_release) could not be downloaded" in answer["msg"]
+    assert "IOPaint 1.6.0 (release) could not be downloaded" in answer["msg"]
     assert "line 29" in answer["msg"]
     assert "line 5\n" not in answer["msg"]
     assert "hunter2" not in json.dumps(answer)

@@ -38,6 +38,7 @@ def answer(*instances, **more):
         "gpu": {"gpus": [], "driver_version": None, "problem": "no_gpu", "advice": ""},
         "disks": [{"purpose": "engine", "path": "/var/lib/docker", "free": 40 * GB, "total": 100 * GB}],
         "lock": None,
+        "backup": None,
         **more,
     }
 
@@ -105,9 +106,30 @@ def test_a_line_has_all_that_is_known():
         "gpu": "-",
         "driver": "-",
         "disk": "40.0 of 100.0 GB free",
+        "backup": "-",
         "lock": "-",
         "note": "-",
     }
+
+
+@pytest.mark.parametrize(
+    ("ok", "cell", "note"),
+    [
+        (True, "1 h 30 min", "-"),
+        (False, "failed, 1 h 30 min", "The last backup (2026-01-03T00:00:00Z) did not succeed: no room"),
+    ],
+)
+def test_the_last_backup_is_shown(ok, cell, note):
+    backup = {"time": "2026-01-03T00:00:00Z", "ok": ok, "reason": "no\nroom", "scheduled": True}
+    document = fleet(one=answer(instance(), backup=backup))
+    (line,) = lines(document)
+    assert (line["backup"], line["note"]) == (cell, note)
+    assert f"<td>{cell}</td>" in status_report.page(document)
+
+
+def test_an_interrupted_restore_is_named():
+    (line,) = lines(fleet(one=answer(instance(), restore=True)))
+    assert line["note"].startswith("A restore was interrupted here")
 
 
 def test_the_worst_comes_first_whichever_host_it_is_on():
@@ -197,10 +219,10 @@ def test_what_is_wrong_is_said_for_those_who_watch():
 
 
 def test_what_was_replaced_by_a_rename_is_not_broken_unless_it_is_wanted():
-    document = fleet(a=answer(instance(), instance("old", "replaced", listed=False, notes=["It was stopped."])))
+    document = fleet(a=answer(instance(), instance("old", "displaced", listed=False, notes=["It was stopped."])))
     assert (document["summary"]["instances"], document["summary"]["broken"]) == (1, 0)
     assert [row["instance"] for row in lines(document)] == ["old", "cpu"]
-    document = fleet(a=answer(instance("old", "replaced", listed=True)))
+    document = fleet(a=answer(instance("old", "displaced", listed=True)))
     assert (document["summary"]["instances"], document["summary"]["broken"]) == (1, 1)
 
 

@@ -242,6 +242,20 @@ def test_variables_of_many_lines_are_variables():
     assert set(variables_check.OF_MANY_LINES) <= names
 
 
+def test_an_option_that_is_the_text_of_a_file_may_have_many_lines():
+    """By what the specifications say of the options: lines of known hosts, keys with an armour or in PEM form."""
+    found = set()
+    for path in ROOT.glob("roles/*/meta/argument_specs.yml"):
+        for name, option in yaml.safe_load(path.read_text())["argument_specs"]["main"].get("options", {}).items():
+            words = str(option["description"])
+            is_text = option.get("type", "str") == "str" and re.search(
+                "ssh-keyscan|known_hosts. file|armoured|[Pp]rivate key", words
+            )
+            found |= {name} if is_text and not name.startswith("apt_repository") else set()  # whose variables are other roles'
+    assert found <= set(variables_check.OF_MANY_LINES)
+    assert len(found) > 2, found
+
+
 @pytest.mark.usefixtures("roles")
 def test_a_template_counts_for_what_it_gives():
     assert run(iopaint_seconds="{{ minutes * 60 }}", minutes=10) == []
@@ -288,6 +302,10 @@ def test_roles_are_wanted_by_a_name_that_is_there(roles):
     with pytest.raises(AnsibleActionFail) as error:
         run(["iopant"])
     assert "must be one or more of: docker, iopaint. Got no match for: iopant" in str(error.value)
+
+
+def test_a_variable_of_an_older_release_is_refused_with_the_new_one():
+    assert run([], iopaint_backup_target="nas:/x") == ["iopaint_backup_target was replaced by iopaint_backup_repository"]
 
 
 def test_the_collection_s_own_facts_and_registers_are_no_misspelt_names():

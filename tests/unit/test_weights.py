@@ -83,7 +83,7 @@ def test_a_download_with_another_checksum_is_not_put_in_its_place(run, download,
     """get_url compares as well; something else may have written there since."""
     place.write_bytes(b"before")
     message = run("placed", *download(LAMA, content=b"other"), failed=True)["msg"]
-    assert f"{LAMA['path']} has not the checksum {LAMA['checksum']} of iopaint_models. No instance was touched." in message
+    assert f"{LAMA['path']} has not the checksum {LAMA['checksum']}. No instance was touched." in message
     assert place.read_bytes() == b"before"
     assert [path.name for path in place.parent.iterdir()] == ["big-lama.pt"]
 

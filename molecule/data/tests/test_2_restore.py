@@ -1,12 +1,17 @@
 """Restores: proven, whole or not at all, and never at the cost of what is newer."""
 
+import json
 import re
+import textwrap
+from pathlib import Path
 
 import pytest
-from conftest import DAEMON, FOLDER, MODEL, NAME, SSH, Killed
-from play import deployed, play
+from conftest import DATA, FOLDER, HOSTILE, MODEL, NAME, NEST, OUTPUTS, REST, SSH, Killed
+from play import ROOT, deployed, play
 
-OUTPUTS = "/var/lib/iopaint/outputs/cpu"
+CONTAINER = "iopaint-cpu-iopaint-cpu-1"
+DISK = "/mnt/disk"
+LEFT = f"ls -A {DATA} {DATA}/outputs | grep '^[.]' || true"
 
 
 def is_proven(run):
@@ -16,30 +21,97 @@ def is_proven(run):
     return True
 
 
-@pytest.mark.parametrize("way", [SSH, DAEMON])
+@pytest.mark.parametrize("way", [SSH, REST])
 def test_a_host_whose_data_is_gone_has_it_again(host, way):
+    """Without its key too, which the control node has."""
+    assert play("playbooks/backup.yml", **way).rc == 0
     before = host.sums()
-    host("docker stop iopaint-cpu-iopaint-cpu-1 && rm -rf /var/lib/iopaint")
+    host(f"docker stop {CONTAINER} && rm -rf {DATA} /etc/iopaint-backup /var/lib/iopaint-backup")
     run = play("playbooks/restore.yml", **way)
     assert is_proven(run)
     assert host.sums() == before
-    assert host("find /var/lib/iopaint/models /var/lib/iopaint/outputs/cpu -not -uid 10001 -o -not -gid 10001") == ""
+    assert host(f"find {DATA}/models {OUTPUTS} -not -uid 10001 -o -not -gid 10001") == ""
     assert host(f"stat -c %a {OUTPUTS}/1.png") == "600"
-    assert host("readlink /var/lib/iopaint/models/lama.pt") == "torch/hub/checkpoints/big-lama.pt"
+    assert host(f"readlink {DATA}/models/lama.pt") == "torch/hub/checkpoints/big-lama.pt"
     # what the container sees and writes to is the restored folder
-    host("docker exec iopaint-cpu-iopaint-cpu-1 sh -c 'cat /app/outputs/1.png && echo x > /app/outputs/after.png'")
+    host(f"docker exec {CONTAINER} sh -c 'cat /app/outputs/1.png && echo x > /app/outputs/after.png'")
     assert host(f"cat {OUTPUTS}/after.png && rm {OUTPUTS}/after.png") == "x"
     assert host.audit()[-1]["action"] == "restored"
-    print(f"a restore of 70 MB took {run.seconds:.1f} s")
+    assert host(LEFT) == ""
+    print(f"a restore of 40 MB took {run.seconds:.1f} s")
+
+
+def test_pictures_of_any_name_come_back(host):
+    """What a backup leaves out is named, and hinders no restore."""
+    for name, text in HOSTILE.items():
+        host.shell.check_output("printf %s > %s", text, f"{OUTPUTS}/{name}")  # quoted by testinfra
+    host.as_container(f'python3 -c "{NEST}"; mkfifo fifo; truncate -s 8T sparse.png; printf v > $(printf "bad\\377.png")')
+    run = play("playbooks/backup.yml")
+    assert run.rc == 2, run.output
+    assert run.says("LEFT OUT. The rest is backed up"), run.output
+    host(f"find {OUTPUTS} -mindepth 1 -delete")
+    run = play("playbooks/restore.yml")
+    assert is_proven(run)
+    for name, text in HOSTILE.items():
+        assert host.shell.check_output("cat %s", f"{OUTPUTS}/{name}") == text
+    assert host(f"cd {OUTPUTS} && cat bad*.png && find deep | wc -l && ls fifo sparse.png 2>/dev/null || true") == "v99"
+    host(f"find {OUTPUTS} -mindepth 1 -not -path '*/folder*' -not -name '[123].png' -delete")
+    assert host(LEFT) == ""
+
+
+@pytest.fixture
+def disk(host):
+    """The outputs are a link to another disk, a small one."""
+    host(f"mkdir -p {DISK} && mount -t tmpfs -o size=60m disk {DISK}")
+    host(f"docker stop {CONTAINER} && mv {OUTPUTS} {DISK}/pictures && ln -s {DISK}/pictures {OUTPUTS}")
+    host(f"docker start {CONTAINER}")
+    yield
+    host(f"docker stop {CONTAINER} && rm {OUTPUTS} && mv {DISK}/pictures {OUTPUTS} && docker start {CONTAINER}")
+    host(f"umount {DISK}")
+
+
+def test_outputs_on_another_disk_are_exchanged_there(host, disk):
+    assert play("playbooks/backup.yml").rc == 0
+    before = host.sums(f"{DISK}/pictures")
+    host(f"rm {OUTPUTS}/1.png; echo new > {OUTPUTS}/new.png")
+    run = play("playbooks/restore.yml", iopaint_restore_delete=True)
+    assert is_proven(run)
+    assert host.sums(f"{DISK}/pictures") == before
+    assert host(f"readlink {OUTPUTS}; docker exec {CONTAINER} cat /app/outputs/1.png") == f"{DISK}/pictures\npicture 1"
+    assert host(f"cat {DISK}/.former-pictures-*/new.png") == "new"
+    host(f"rm -r {DISK}/.former-*")
+
+
+def test_a_disk_that_is_full_or_fills_up_is_named_and_nothing_is_restored(host, disk):
+    host(f"head -c 20000000 /dev/urandom > {OUTPUTS}/large.png")
+    assert play("playbooks/backup.yml").rc == 0
+    host(f"rm {OUTPUTS}/large.png; fallocate -l 30M {DISK}/full")
+    before = host.state()
+    run = play("playbooks/restore.yml")
+    assert run.rc == 2, run.output
+    assert run.says(f"The restore takes 0.04 GB in {DISK}, and", "free there. Free some."), run.output
+    assert host.state() == before
+    host(f"rm {DISK}/full")
+    host.shell.check_output(
+        "systemd-run --quiet --collect sh -c %s",
+        f"until test -e {DISK}/.restore-pictures-*; do sleep 0.05; done; cat /dev/zero > {DISK}/full",
+    )
+    run = play("playbooks/restore.yml", iopaint_backup_restic_options=["--limit-download=4000"])
+    assert run.rc == 2, run.output
+    assert run.says("Nothing was restored", "There is no room left"), run.output
+    assert host.state() == before
+    assert host(f"ls -A {DISK}; {LEFT}") == "full\npictures"
+    host(f"rm {DISK}/full")
 
 
 def test_the_same_again_changes_nothing(host):
-    before = host.state()
-    run = play("playbooks/restore.yml", **SSH)
+    assert play("playbooks/backup.yml").rc == 0
+    before = host.sums(), deployed(host.shell)
+    run = play("playbooks/restore.yml")
     assert is_proven(run)
     assert run.changed(NAME) == 0, run.output
-    assert host.state() == before
-    assert host.audit()[-1]["action"] == "restored"
+    assert (host.sums(), deployed(host.shell)) == before
+    assert host(LEFT) == ""
 
 
 def test_a_dry_run_compares_and_changes_nothing(host):
@@ -53,82 +125,153 @@ def test_a_dry_run_compares_and_changes_nothing(host):
 
 def test_only_what_is_missing_or_damaged_is_put_back_and_what_is_newer_stays(host):
     """Models differ too, and the instance is started anew; what was replaced is kept beside."""
-    host(
-        f"echo damaged > /var/lib/iopaint/{MODEL}; echo worked on > {OUTPUTS}/2.png; echo new > {OUTPUTS}/new.png;"
-        f"rm -rf {OUTPUTS}/folder; chown -R 10001:10001 {OUTPUTS}"
-    )
+    host(f"echo damaged > {DATA}/{MODEL}; rm -rf {OUTPUTS}/folder")
+    host.as_container("echo worked on > 2.png; echo new > new.png")
     before = deployed(host.shell)
     run = play("playbooks/restore.yml")
     assert is_proven(run)
     assert run.says("models: 1 changed", "1 newer and left"), run.output
     assert host(f"cat {OUTPUTS}/1.png {OUTPUTS}/2.png {OUTPUTS}/new.png") == "picture 1\nworked on\nnew"
     assert host(f"ls {OUTPUTS}/folder") == "ü [x].png"
-    assert host.sums()[f"./{MODEL}"] == host.sums(f"{FOLDER}/{NAME}/{host.backups()[-1]}")[f"./{MODEL}"]
-    (former,) = re.findall(r"/var/lib/iopaint/\.former-models-\w+", "".join(run.output.split()))
-    assert host(f"cd {former} && find . -type f") == "./torch/hub/checkpoints/big-lama.pt"
-    assert host(f"cat {former}/torch/hub/checkpoints/big-lama.pt") == "damaged"
+    assert host(f"iopaint-restic dump {host.latest('models')} /{MODEL} | sha256sum").split()[0] == host.sums()[f"./{MODEL}"]
+    (former,) = re.findall(rf"{DATA}/\.former-models-\w+", "".join(run.output.split()))
+    assert host(f"cd {former} && find . -type f -exec cat {{}} +") == "damaged"
     assert deployed(host.shell) != before
     run = play("playbooks/restore.yml", iopaint_restore_delete=True, iopaint_restore_keep_former=False)
     assert is_proven(run)
     assert host(f"cat {OUTPUTS}/2.png") == "picture 2"
     assert not host.shell.file(f"{OUTPUTS}/new.png").exists
-    assert host("ls -A /var/lib/iopaint /var/lib/iopaint/outputs | grep '^[.]' || true") == ""
+    host(f"rm -r {former}")
+    assert host(LEFT) == ""
 
 
-def test_what_is_not_good_after_the_exchange_is_put_back(host):
-    """Somebody damages the restored model as soon as it is in place."""
-    host(f"echo the former > /var/lib/iopaint/{MODEL}")
+def test_what_does_not_serve_is_put_back_with_what_was_saved_meanwhile(host):
+    """The instance is killed as soon as it runs with the restored data, and somebody saves a picture."""
+    host(f"echo the previous > {DATA}/{MODEL}; rm {OUTPUTS}/3.png")
     before = host.sums()
-    host(
-        "systemd-run --quiet --collect sh -c "
-        f"'until ls -d /var/lib/iopaint/.former-models-*; do sleep 0.05; done; truncate -s 1 /var/lib/iopaint/{MODEL}'"
+    host.shell.check_output(
+        "systemd-run --quiet --collect sh -c %s",
+        f"until test -e {DATA}/.restore-models-*/models -a -e {OUTPUTS}/3.png; do sleep 0.05; done;"
+        f"echo saved > {OUTPUTS}/saved.png;"
+        f"while test -e {DATA}/.restore-models-*/models; do docker kill {CONTAINER}; sleep 0.1; done",
     )
-    run = play("playbooks/restore.yml", iopaint_backup_include=["models"])
+    run = play("playbooks/restore.yml", iopaint_start_timeout=10)
     assert run.rc == 2, run.output
-    assert run.says(
-        f"What was restored is not what the manifest says: {MODEL} has 1 bytes and had 40000000",
-        "The former data was put back (models), and the instances are proven with it.",
-    ), run.output
+    assert run.says("The previous data was put back (models, outputs/cpu), and the instances are proven with it."), run.output
+    assert host(f"cat {OUTPUTS}/saved.png; rm {OUTPUTS}/saved.png") == "saved"
     assert host.sums() == before
-    assert host("ls -A /var/lib/iopaint | grep '^[.]' || true") == ""
+    assert host(LEFT) == ""
     assert host.audit()[-1]["action"] == "restore put back"
     assert not host.shell.file("/run/iopaint/lock").exists
 
 
-def test_the_control_node_is_lost_and_the_same_command_again_converges(host):
-    host(f"echo damaged > /var/lib/iopaint/{MODEL}; rm -f {OUTPUTS}/1.png")
+def test_the_control_node_is_lost_and_every_play_cleans_up(host, tmp_path):
+    """The next play is a backup. What was exchanged stays, and what it replaced is kept."""
+    host(f"echo damaged > {DATA}/{MODEL}; rm -f {OUTPUTS}/1.png")
     Killed("playbooks/restore.yml", "Start instances and wait until they are healthy")
+    host.as_container("echo saved > saved.png")
+    play("playbooks/status.yml", iopaint_status_dir=str(tmp_path))
+    notes = json.loads((tmp_path / "status.json").read_text())["hosts"][0]["notes"]
+    assert [note for note in notes if note.startswith("A restore was interrupted here")], notes
+    run = play("playbooks/backup.yml", iopaint_backup_include=["models"])
+    assert run.rc == 0, run.output
+    assert run.says("A restore of models, outputs/cpu was interrupted on this host: restored: models, outputs/cpu"), run.output
+    assert host(f"cat {DATA}/.former-models-*/torch/hub/checkpoints/*; cat {OUTPUTS}/1.png") == "damaged\npicture 1"
     run = play("playbooks/restore.yml", iopaint_restore_keep_former=False)
     assert is_proven(run)
-    assert run.says("The lock was held by restore of", "It was taken over"), run.output
-    wanted = host.sums(f"{FOLDER}/{NAME}/{host.backups()[-1]}")
-    del wanted["./manifest.json"]
-    assert host.sums() == wanted
-    assert host("ls -A /var/lib/iopaint /var/lib/iopaint/outputs | grep '^[.]' || true") == ""
+    assert host(f"cat {OUTPUTS}/saved.png") == "saved"
+    host(f"rm -r {DATA}/.former-* {DATA}/outputs/.former-* {OUTPUTS}/saved.png")
+    assert host(LEFT) == ""
 
 
-def test_an_unknown_backup_is_answered_with_what_there_is(host):
-    run = play("playbooks/restore.yml", iopaint_restore_from="yesterday")
-    assert run.rc == 2, run.output
-    assert run.says("There is no backup yesterday (iopaint_restore_from)", f"{host.backups()[-1]}: models, outputs/cpu"), (
-        run.output
-    )
-
-
-# Last, as they damage the backups.
 @pytest.mark.parametrize(
-    ("damage", "sentence"),
+    "task",
     [
-        (f"printf X | dd of={MODEL} bs=1 seek=20000000 conv=notrunc status=none", f"{MODEL} has another content"),
-        ("rm manifest.json", "is damaged: it has no manifest.json"),
+        "Restore the snapshots into them",
+        "Compare them with the data",
+        "Stop each instance that uses the data",
+        "Exchange the folders",
+        "Keep the files that were replaced",
     ],
 )
-def test_a_damaged_backup_is_named_and_refused(host, damage, sentence):
-    name = host.backups()[-1]
+def test_a_play_that_is_killed_leaves_what_the_next_restore_makes_whole(host, task):
+    """With a picture that somebody saves between the two. Of the first step a restic is left over, which must not disturb."""
+    wanted = host.sums()
+    host(f"echo damaged > {DATA}/{MODEL}; rm {OUTPUTS}/1.png")
+    Killed("playbooks/restore.yml", task, iopaint_backup_restic_options=["--limit-download=4000"])
+    host.as_container("echo saved > saved.png")
+    run = play("playbooks/restore.yml", iopaint_restore_keep_former=False)
+    assert is_proven(run)
+    assert host(f"cat {OUTPUTS}/saved.png; rm {OUTPUTS}/saved.png; rm -rf {DATA}/.former-* {DATA}/outputs/.former-*") == "saved"
+    assert host.sums() == wanted
+    assert host(LEFT) == ""
+
+
+def test_a_wrong_key_is_named_and_does_not_stop_scheduled_backups(host):
     before = host.state()
-    host(f"cd {FOLDER}/{NAME}/{name} && time=$(stat -c @%.9Y {MODEL}) && {damage} && touch -d $time {MODEL}")
-    run = play("playbooks/restore.yml", iopaint_restore_from=name)
+    run = play("playbooks/restore.yml", iopaint_backup_key="wrong")
     assert run.rc == 2, run.output
-    assert run.says("Nothing was restored.", f"{FOLDER}/{NAME}/{name}", sentence), run.output
+    assert run.says("The key is not that of the repository: set iopaint_backup_key", "The host keeps the key that it had."), (
+        run.output
+    )
+    assert host.state() == before
+    assert host.backup()["ok"]
+
+
+def test_the_data_of_another_host(host):
+    host('sed -i \'s/"host": "[^"]*"/"host": "lost"/\' /etc/iopaint-backup/config.json')
+    wanted = host.sums()
+    assert host.backup()["ok"]
+    host(f"rm -r {OUTPUTS}/folder")
+    run = play("playbooks/restore.yml", iopaint_restore_host="lost", iopaint_backup_include=["outputs"])
+    assert is_proven(run)
+    assert host.sums() == wanted
+    run = play("playbooks/restore.yml", iopaint_restore_host="ghost")
+    assert run.rc == 2, run.output
+    assert run.says(f"Hosts that have snapshots in the repository (iopaint_restore_host): {NAME}, lost"), run.output
+
+
+def test_an_unknown_snapshot_is_answered_with_what_there_is(host):
+    before = host.state()
+    run = play("playbooks/restore.yml", iopaint_restore_snapshot="yesterday")
+    assert run.rc == 2, run.output
+    assert run.says("There is no backup yesterday (iopaint_restore_snapshot)", "outputs/cpu ("), run.output
+    assert host.state() == before
+
+
+def test_a_backup_of_an_earlier_release_is_added_and_restored(host):
+    """By the commands of docs/backup.md, on what the form by rsync looked like."""
+    block = next(
+        text for text in (ROOT / "docs" / "backup.md").read_text().split("\n\n") if "manifest.json" in text and "cd /" in text
+    )
+    commands = textwrap.dedent(block).replace("gpu-01.example.com", NAME)
+    folder = commands.split()[1]
+    host(
+        f"mkdir -p {folder} && cd {folder} && cp -a {DATA}/models {DATA}/outputs . && echo older > outputs/cpu/older.png;"
+        "apt-get install -y --no-install-recommends jq >/dev/null;"
+        "find * -type f -exec sha256sum {} + | jq -Rn "
+        "'{entries: [inputs | capture(\"(?<sha256>\\\\w+)  (?<path>.*)\")]}' > ../manifest; mv ../manifest manifest.json"
+    )
+    host(commands)
+    run = play("playbooks/restore.yml", iopaint_restore_snapshot=Path(folder).name)
+    assert is_proven(run)
+    assert host(f"cat {OUTPUTS}/older.png; rm {OUTPUTS}/older.png") == "older"
+    host(f"echo damaged > {folder}/models/lama.pt")
+    before = host.snapshots()
+    assert "FAILED" in host.shell.run(commands).stdout
+    assert host.snapshots() == before
+    host(f"rm -r {FOLDER}/{NAME}")
+
+
+# Last, as it damages the repository.
+def test_a_damaged_repository_is_named_and_refused(host):
+    before = host.state()
+    pack = host(f"find {FOLDER}/data -type f -size +1000k | head -n 1")
+    host(f"printf XXXX | dd of={pack} bs=1 seek=500000 conv=notrunc status=none")
+    run = play("playbooks/restore.yml")
+    assert run.rc == 2, run.output
+    assert run.says("Nothing was restored", "/var/backups/iopaint"), run.output
     assert host.state() == before
     assert host.audit()[-1]["action"] == "restore refused"
+    host('sed -i \'s/"check_parts": [0-9]*/"check_parts": 1/\' /etc/iopaint-backup/config.json')
+    assert "restic check ended with status" in host.backup(right=1)["reason"]

@@ -1,4 +1,4 @@
-"""Another ref, a working tree with an edit, a release: each is built, deployed and proven over the former one."""
+"""Another ref, a working tree with an edit, a release: each is built, deployed and proven over the previous one."""
 
 import json
 import shutil

@@ -10,8 +10,13 @@ HUB = f"{attack.MODELS}/torch/hub"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def deployed():
+def deployed(request):
+    host = request.getfixturevalue("host")
     done = play("deploy.yml", **WRITABLE)
+    assert done.rc == 0, done.output
+    yield
+    host.check_output(f"docker stop {CONTAINER} && rm -rf {HUB}/checkpoints {HUB}/link")  # what exchanges the two ends with it
+    done = play("deploy.yml")
     assert done.rc == 0, done.output
 
 

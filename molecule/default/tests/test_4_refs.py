@@ -125,7 +125,7 @@ def test_a_repository_over_ssh(host, git, commits, fetch):
     known = f"127.0.0.1 {key[0]} {key[1]}\n"
     other = f"127.0.0.1 {host.check_output('cat /root/.ssh/id_ed25519.pub')}\n"
     refusals = [
-        ({}, "the server's host key is unknown. Set iopaint_image_git_known_hosts (`ssh-keyscan 127.0.0.1` prints it"),
+        ({}, "the server's host key is unknown. Set known_hosts (`ssh-keyscan 127.0.0.1` prints it"),
         ({"known_hosts": other}, "the server shows another host key than the known one"),
         ({"known_hosts": known}, "the server accepts no ssh key of root on the host"),
     ]

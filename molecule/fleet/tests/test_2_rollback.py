@@ -1,4 +1,4 @@
-"""Back to the former or a named release, without any network."""
+"""Rollbacks to the previous or a named release, without any network."""
 
 from conftest import NAMES, image
 from play import play
@@ -6,7 +6,7 @@ from play import play
 V1, V2 = "0001-cpu-v1-standin", "cpu-v2-standin"
 
 
-def test_back_to_the_former_release(fleet):
+def test_the_previous_release_is_rolled_back_to(fleet):
     run = play("playbooks/rollback.yml")
     assert run.rc == 0, run.output
     assert all(host.is_settled("v1") for host in fleet)

@@ -13,8 +13,8 @@ from play import ROOT, play
 
 HOST = 1  # whose two releases are still there
 TASKS = [
-    "Prepare the release to go back to",
-    "Stop what gives way and point the links to the new releases",
+    "Prepare the release to roll back to",
+    "Switch to the new releases",
     "Start instances and wait until they are healthy",
     "Prove each instance with a real inpainting request",
     "Record the proof and prune old releases",
@@ -101,7 +101,7 @@ def test_a_host_that_is_lost_between_batches_fails_by_itself(fleet):
     kind = {"v1": "v2", "v2": "v1"}[fleet[HOST].serves()]
     command = ("playbooks/upgrade.yml", "--limit", f"{NAMES[HOST]},{NAMES[2]}")
     options = {**image(kind), "iopaint_upgrade_batches": [1, "100%"]}
-    run = Killed(*command, **options).until("Stop what gives way and point the links to the new releases")
+    run = Killed(*command, **options).until("Switch to the new releases")
     subprocess.run(["docker", "kill", NAMES[2]], check=True, stdout=subprocess.DEVNULL)
     assert run.end() != 0, run.output
     assert re.search(rf"^ +{NAMES[HOST]} .* upgraded ", run.output, re.MULTILINE), run.output
@@ -118,14 +118,14 @@ def test_a_host_that_is_lost_between_batches_fails_by_itself(fleet):
 def test_an_engine_that_restarts_in_the_switch(fleet, moment):
     """The play may fail or not; something serves, and the same command again converges."""
     host = fleet[HOST]
-    former = host.serves()
-    kind = {"v1": "v2", "v2": "v1"}[former]
+    serving = host.serves()
+    kind = {"v1": "v2", "v2": "v1"}[serving]
     command = ("playbooks/upgrade.yml", "--limit", NAMES[HOST])
     run = Killed(*command, **image(kind)).until("Start instances and wait until they are healthy", seconds=moment)
     host("systemctl restart docker")
     run.end()
     host("for try in $(seq 30); do curl -sf http://127.0.0.1:8080/api/v1/model && break; sleep 1; done")
-    assert host.serves() in (former, kind), run.output
+    assert host.serves() in (serving, kind), run.output
     again = play(*command, **image(kind))
     assert again.rc == 0, again.output
     assert host.is_settled(kind)

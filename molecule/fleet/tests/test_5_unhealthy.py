@@ -100,6 +100,7 @@ def test_files_of_an_older_image_are_named_and_adopted_by_the_variable(fleet, wa
     run = play("deploy.yml", *LIMIT, **wanted, iopaint_adopt_data=True)
     assert run.rc == 0, run.output
     assert host("stat -c %u:%g /var/lib/iopaint/outputs/cpu/older.png") == "10001:10001"
+    assert host("stat -c %u:%g:%a /var/lib/iopaint/outputs/cpu") == "10001:10001:750"
     host("docker exec iopaint-cpu-iopaint-cpu-1 sh -c 'echo saved > /app/outputs/older.png'")
     host("rm /var/lib/iopaint/outputs/cpu/older.png")
     again = play("deploy.yml", *LIMIT, **wanted, iopaint_adopt_data=True)

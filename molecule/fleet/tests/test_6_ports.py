@@ -61,7 +61,7 @@ def test_an_address_that_the_host_lacks_stops_nothing(fleet, wanted, playbook, s
     )
     assert run.changed(NAMES[HOST]) == 0
     assert deployed(host.shell) == before
-    assert set(host.outcomes().values()) <= {"current", "former", "failed", "superseded"}
+    assert set(host.outcomes().values()) <= {"current", "previous", "failed", "superseded"}
 
 
 def test_a_rename_that_fails_leaves_the_instance_serving(fleet, deploy):
@@ -72,7 +72,7 @@ def test_a_rename_that_fails_leaves_the_instance_serving(fleet, deploy):
     assert run.says(
         "cpu runs on the port that main is to have, and is stopped for it. If main fails, it is started again.",
         "the stand-in is broken",
-        f"is recorded as failed; what had given way to it serves again and is proven: cpu ({current}).",
+        f"is recorded as failed; started again and proven in its place: cpu ({current}).",
     ), run.output
     assert "Nothing serves" not in run.output
     assert (names(host), host.current(), host.outcomes()[current]) == (["cpu"], current, "current")
@@ -88,18 +88,18 @@ def test_a_rename_goes_through_and_can_be_rolled_back(fleet, deploy, wanted, tmp
     assert deployed(host.shell) == before
     run = deploy(MAIN)
     assert run.rc == 0, run.output
-    assert run.says("main serves on http://127.0.0.1:8080", "cpu gave its port to it and is stopped"), run.output
+    assert run.says("main serves on http://127.0.0.1:8080", "cpu had this port and is stopped"), run.output
     assert names(host) == ["main"]
     again = deploy(MAIN)
     assert (again.rc, again.changed(NAMES[HOST])) == (0, 0), again.output
     status = {"iopaint_instances": [MAIN], "iopaint_status_strict": True, "iopaint_status_dir": str(tmp_path)}
     run = play("playbooks/status.yml", *LIMIT, **status)
     assert run.rc == 0, run.output
-    assert "replaced" in run.output, run.output
+    assert "displaced" in run.output, run.output
 
     run = play("playbooks/rollback.yml", *LIMIT)
     assert run.rc == 0, run.output
-    assert run.says("cpu serves on http://127.0.0.1:8080", "main gave its port to it and is stopped"), run.output
+    assert run.says("cpu serves on http://127.0.0.1:8080", "main had this port and is stopped"), run.output
     assert names(host) == ["cpu"]
     assert host("ls /var/lib/iopaint/outputs/cpu") == pictures
     run = play("playbooks/remove.yml", *LIMIT, iopaint_remove_instances=["main"])

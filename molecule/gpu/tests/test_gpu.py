@@ -145,8 +145,8 @@ def test_an_idle_run_changes_nothing_and_is_cheap():
     assert proven == [(f"nvidia.com/gpu={index}", [GPU[index]], [f"/dev/nvidia{index}"]) for index in (0, 1)]
     executions, trips = re.search(r"module executions (\d+)\s+round trips (\d+)", run.rest).groups()
     print(f"module executions {executions}, round trips {trips}")
-    assert int(executions) <= 20
-    assert int(trips) <= 21
+    assert int(executions) <= 24
+    assert int(trips) <= 25
 
 
 def test_compose_gives_each_instance_its_device(host, image):
@@ -321,7 +321,7 @@ def test_stale_node_then_toolkit_missing(host):
         good, result = module("cdi_spec")
         assert not good
         assert result["msg"] == (
-            "The NVIDIA Container Toolkit is not installed, there is no nvidia-ctk: run role nvidia_container_toolkit."
+            "The NVIDIA Container Toolkit is not installed, there is no nvidia-ctk: run the role nvidia_container_toolkit."
         )
     finally:
         host.check_output("mv /usr/bin/away /usr/bin/nvidia-ctk")
@@ -345,7 +345,7 @@ def test_a_container_that_lost_its_gpu_is_named(host, image):
 
 def test_legacy_mode_for_older_engines(host, image):
     refused = host.run(f"docker run --rm --runtime nvidia {image} /bin/sh")
-    assert explain(refused.stderr).startswith("The engine knows no runtime nvidia: run role nvidia_container_toolkit")
+    assert explain(refused.stderr).startswith("The engine knows no runtime nvidia: run the role nvidia_container_toolkit")
     refused = host.run(f"docker run --rm --gpus all {image} /bin/sh")
     assert explain(refused.stderr).startswith("The NVIDIA Container Toolkit is not installed")
 

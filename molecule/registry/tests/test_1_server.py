@@ -2,7 +2,6 @@
 
 import json
 
-CURL = "curl -s -o /dev/null -w '%{http_code}' --cacert /etc/docker/registry/tls/ca.crt"
 URL = "https://iopaint-registry:5443/v2/"
 
 

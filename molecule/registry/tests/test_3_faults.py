@@ -40,7 +40,7 @@ def test_registry_down(untouched, registry):
 def test_wrong_password(untouched):
     done = play("playbooks/build.yml", iopaint_image_ref="v3", iopaint_registry_password="wrong")
     assert done.rc != 0
-    assert done.says("The registry refuses the login. See iopaint_registry_username and iopaint_registry_password")
+    assert done.says("The registry refuses the login. Check the login (iopaint_registry_username and iopaint_registry_password)")
 
 
 def test_unknown_authority(untouched, builder, other):

@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from conftest import CONTAINER, NAME, play
+from conftest import CONTAINER, FOLDER, NAME, play
 from play import ROOT, deployed
 
 OUTPUTS = "/var/lib/iopaint/outputs/cpu"
@@ -94,6 +94,9 @@ def test_a_lost_picture_is_restored(host):
     models = host.check_output("cd /var/lib/iopaint/models/ && find . -type f -exec sha256sum {} + | sort -k2")
     run = play("playbooks/backup.yml")
     assert run.rc == 0, run.output
+    assert host.check_output("stat -c '%a %U' /var/backups/iopaint") == "700 iopaint-backup"
+    assert (FOLDER / "backup.key").stat().st_mode & 0o777 == 0o600
+    assert (FOLDER / "backup.key").read_text().strip() not in run.output
     host.check_output(f"rm -r {OUTPUTS}/kept.png {OUTPUTS}/a")
     run = play("playbooks/restore.yml")
     assert proven(run)

@@ -2,7 +2,7 @@
 """What answers at an instance's address, without trusting it: servers that are slow, endless, or none."""
 
 import pytest
-from ansible_collections.iopaint.fleet.plugins.modules import instance_answer
+from ansible_collections.iopaint.fleet.plugins.modules import instance_probe
 
 
 def head(status, length):
@@ -19,7 +19,7 @@ def head(status, length):
     ],
 )
 def test_status_and_words_of_an_answer_are_returned(run_module, raw_server, begin, status, msg):
-    result = run_module(instance_answer, url=raw_server(begin))
+    result = run_module(instance_probe, url=raw_server(begin))
     assert (result["changed"], result["status"], result["msg"]) == (False, status, msg)
 
 
@@ -34,11 +34,11 @@ def test_status_and_words_of_an_answer_are_returned(run_module, raw_server, begi
     ids=["a byte at a time", "headers", "endless", "another protocol"],
 )
 def test_an_answer_that_is_none_is_said(run_module, raw_server, arguments, words):
-    result = run_module(instance_answer, url=raw_server(*arguments), timeout=1)
+    result = run_module(instance_probe, url=raw_server(*arguments), timeout=1)
     assert result["status"] == -1
     assert words in result["msg"]
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://[", "http://127.0.0.1:99999", "nonsense"])
 def test_an_address_where_nothing_is_gives_no_status(run_module, url):
-    assert run_module(instance_answer, url=url)["status"] == -1
+    assert run_module(instance_probe, url=url)["status"] == -1

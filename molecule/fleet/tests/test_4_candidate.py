@@ -1,4 +1,4 @@
-"""A new release is proven beside the one that serves, before that one is touched."""
+"""A new release is proven as a candidate before the current one is touched."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from play import ROOT, play
 
 HOST = 1
 COMMAND = ("playbooks/upgrade.yml", "--limit", NAMES[HOST])
-BESIDE = {"iopaint_upgrade_strategy": "parallel"}
+PARALLEL = {"iopaint_upgrade_strategy": "parallel"}
 
 
 @pytest.fixture(autouse=True)
@@ -28,51 +28,51 @@ def of(project):
     return f"--filter label=com.docker.compose.project={project}"
 
 
-def trials(host):
-    return host(f"docker ps -aq {of('iopaint-cpu-beside')}")
+def candidates(host):
+    return host(f"docker ps -aq {of('candidate-iopaint-cpu')}")
 
 
-def test_a_release_that_breaks_beside_touches_nothing(fleet):
+def test_a_candidate_that_fails_touches_nothing(fleet):
     host = fleet[HOST]
     serving, before = host.serves(), host.container()
-    run = play(*COMMAND, **image("broken"), **BESIDE)
+    run = play(*COMMAND, **image("broken"), **PARALLEL)
     assert run.rc == 2, run.output
     assert run.says("the stand-in is broken"), run.output
     assert host.container() == before  # neither stopped nor started anew
     assert host.is_settled(serving)
-    assert not trials(host)
+    assert not candidates(host)
     assert "failed" in host.outcomes().values()
 
 
-def test_a_release_that_is_proven_beside_takes_the_place(fleet):
+def test_a_candidate_that_is_proven_replaces_the_current_release(fleet):
     host = fleet[HOST]
     kind, wanted = another(host)
-    run = play(*COMMAND, **wanted, **BESIDE)
+    run = play(*COMMAND, **wanted, **PARALLEL)
     assert run.rc == 0, run.output
-    assert run.output.count("inpaints with cv2") == 2, run.output  # beside, and in its place
+    assert run.output.count("inpaints with cv2") == 2, run.output  # as a candidate, and in its place
     assert host.is_settled(kind)
-    assert not trials(host)
+    assert not candidates(host)
 
 
-def test_without_the_memory_for_both_it_takes_the_place_at_once(fleet):
+def test_without_the_memory_for_both_it_is_replaced_at_once(fleet):
     host = fleet[HOST]
     kind, wanted = another(host)
-    run = play(*COMMAND, **wanted, **BESIDE, iopaint_memory="9000g")
+    run = play(*COMMAND, **wanted, **PARALLEL, iopaint_memory="9000g")
     assert run.rc == 0, run.output
-    assert run.says("start beside the release that serves; it takes its place"), run.output
+    assert run.says("start next to the current release and replaces it at once"), run.output
     assert run.output.count("inpaints with cv2") == 1, run.output
     assert host.is_settled(kind)
 
 
-def test_a_trial_whose_play_is_killed_is_gone_after_the_same_command(fleet):
+def test_a_candidate_whose_play_is_killed_is_gone_after_the_same_command(fleet):
     host = fleet[HOST]
     serving, before = host.serves(), host.container(of("iopaint-cpu"))
     kind, wanted = another(host)
-    Killed(*COMMAND, **wanted, **BESIDE).until("Remove the candidate").kill()
+    Killed(*COMMAND, **wanted, **PARALLEL).until("Remove the candidate").kill()
     assert host.container(of("iopaint-cpu")) == before
     assert host.serves() == serving
     assert json.loads(host(f"cat {LOCK}"))["play"] == "upgrade"
-    run = play(*COMMAND, **wanted, **BESIDE)
+    run = play(*COMMAND, **wanted, **PARALLEL)
     assert run.rc == 0, run.output
     assert host.is_settled(kind)
-    assert not trials(host)
+    assert not candidates(host)

@@ -4,20 +4,20 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: instance_answer
-short_description: Asks what answers at the address of an instance
+module: instance_probe
+short_description: Probe the address of an instance once
 version_added: 0.1.0
 description:
-  - Asks IOPaint for its model once, and returns the status of the answer. It judges nothing.
-  - C(ansible.builtin.uri) waits for as long as bytes keep coming, and reads answers of any size into memory. An instance that is
-    broken may send both.
+  - Asks IOPaint for its model once, and returns the status of the response, whatever it is.
+  - C(ansible.builtin.uri) waits for as long as bytes keep coming, and reads responses of any size into memory. A broken instance
+    may never end its response.
 options:
   url:
     description: Base address of IOPaint.
     type: str
     required: true
   timeout:
-    description: How long, in seconds, the answer may take until it is there in full.
+    description: Seconds until the response must be complete.
     type: int
     default: 10
   gateway_token_file:
@@ -35,20 +35,20 @@ author: iopaint.fleet contributors (@iopaint)
 """
 
 EXAMPLES = r"""
-- name: Ask what answers on the port of the instance
-  iopaint.fleet.instance_answer:
+- name: Probe the port of the instance
+  iopaint.fleet.instance_probe:
     url: http://127.0.0.1:8080
-  register: asked
+  register: probe
 """
 
 RETURN = r"""
 status:
-  description: HTTP status of the answer, V(-1) without one.
+  description: HTTP status of the response, V(-1) without one.
   returned: always
   type: int
   sample: 200
 msg:
-  description: What the server said, or why there is no answer.
+  description: What the server said, or why there is no response.
   returned: always
   type: str
   sample: lama
