@@ -29,7 +29,7 @@ env: .venv/.pinned ## .venv with every tool pinned, collections included
 	@scripts/packages
 	[ -x $(UV) ] || { python3 -m venv build/uv && build/uv/bin/pip install -q --require-hashes -r docker/constraints/tools.txt; }
 	[ -x .venv/bin/python ] || $(UV) venv -q --python 3.11 --no-python-downloads .venv || $(UV) venv -q --no-python-downloads .venv
-	$(UV) pip install -q --python .venv/bin/python --require-hashes -r requirements/dev.txt
+	$(UV) pip install -q --compile-bytecode --python .venv/bin/python --require-hashes -r requirements/dev.txt
 	mkdir -p $(dir $(COLLECTION))
 	ln -sfn ../../../.. $(COLLECTION)
 	touch $@

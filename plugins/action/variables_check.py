@@ -44,7 +44,6 @@ OF_MANY_LINES = (  # keys and certificates, for a file each
     "docker_registry_cas",
     "iopaint_image_git_known_hosts",
     "iopaint_backup_ssh_key",
-    "iopaint_backup_ssh_known_hosts",
 )
 REPLACED = {  # by what; a setting that no longer counts must not be passed over in silence
     "iopaint_backup_target": "iopaint_backup_repository",

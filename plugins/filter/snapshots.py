@@ -9,9 +9,10 @@ import re
 import time
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.iopaint.fleet.plugins.module_utils.exchange import TREE
+from ansible_collections.iopaint.fleet.plugins.module_utils.network import USERINFO
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import plain
 
-TREE = re.compile(r"models|outputs/[^/.,][^/,]*")
 RUN = re.compile(r"\d{8}T\d{6}Z")
 SHOWN = 20
 HINTS = {
@@ -71,7 +72,7 @@ def restic_reason(result):
     """Return why a command of restic failed, with the variable to correct: the end of what each item printed, or its message."""
     items = [item for item in result.get("results") or [result] if item.get("failed")] or [result]
     said = " ".join(plain((item.get("stderr") or item.get("msg") or "")[-1500:]).strip() for item in items)
-    said = re.sub(r"://[^/@\s]*@", "://***@", said)
+    said = USERINFO.sub("***", said)
     hints = [sentence for words, sentence in HINTS.items() if words in said.lower()]
     return " ".join([*hints[:1], said])
 

@@ -198,7 +198,7 @@ class Steps:
         stores = [releases.Releases(self.params["dir"], name) for name in containers.folders(self.params["dir"])]
         proven = [(store, store.proven()) for store in stores]
         unhealthy = containers.unhealthy_projects(Docker(self.module)) if any(record for _store, record in proven) else ()
-        found = [store.to_run({**record, "rolled_back_from": None}) for store, record in proven if record]
+        found = [store.to_run(record) for store, record in proven if record]
         found = [{**each, "unhealthy": each["project"] in unhealthy} for each in found]
         return found, [each for each in found if "models" in changed or f"outputs/{each['name']}" in changed]
 

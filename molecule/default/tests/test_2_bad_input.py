@@ -32,8 +32,14 @@ LATER = {
         {"iopaint_image_git_url": "git://127.0.0.1:1/iopaint.git"},
         ["iopaint_image_git_url git://127.0.0.1:1/iopaint.git: the host does not reach the server", "Connection refused"],
     ),
-    "no web_app": ({"iopaint_image_ref": "broken-no-web_app"}, ["it has no web_app/package.json", "iopaint_image_source"]),
-    "no package": ({"iopaint_image_ref": "broken-no-package"}, ["it has no iopaint/cli.py", "iopaint_image_source"]),
+    "no web_app": (
+        {"iopaint_image_ref": "broken-no-web_app"},
+        ["it has no web_app/package.json", "Check iopaint_image_git_url and iopaint_image_ref"],
+    ),
+    "no package": (
+        {"iopaint_image_ref": "broken-no-package"},
+        ["it has no iopaint/cli.py", "Check iopaint_image_git_url and iopaint_image_ref"],
+    ),
     "disk": (
         {"iopaint_image_min_free_gb": 1e6, "iopaint_image_ref": "v1.6.1-test"},
         ["Too little disk", "iopaint_image_min_free_gb asks for 1000000.0"],

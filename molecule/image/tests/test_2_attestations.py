@@ -50,8 +50,10 @@ def build(host, recipe, base, **options):
         "revision": "1",
         "base": base,
         "base_id": "1",
+        "log": f"{FOLDER}/log",
+        "sbom_generator": "scanner:1",
+        **options,
     }
-    wanted.update(repository="attested", log=f"{FOLDER}/log", sbom_generator="scanner:1", **options)
     command = ["ansible", name, "-i", os.environ["MOLECULE_INVENTORY_FILE"], "-m", "iopaint.fleet.image_build"]
     environment = {**os.environ, "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
     done = subprocess.run(
