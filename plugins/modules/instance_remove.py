@@ -283,7 +283,7 @@ class Removal:
         found = []
         for name in names:
             path, tree = os.path.join(top, name), exchange.Tree(top, name)
-            found += [path] if os.path.islink(path) else [path, *tree.formers()]
+            found += [path] if os.path.islink(path) else [path, *tree.previous()]
         return found
 
     # --- how it goes -------------------------------------------------------------------------------------------------

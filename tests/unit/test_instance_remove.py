@@ -297,7 +297,8 @@ def test_data_goes_later_as_well(remove, host):
 
 
 def test_what_a_restore_has_left_next_to_the_data_goes_with_it(remove, host):
-    left = ["outputs/.former-batch-20261124T031500Z", "outputs/.former-cpu-20261124T031500Z", ".former-models-20261124T031500Z"]
+    trees = ["outputs/.previous-batch", "outputs/.previous-cpu", ".previous-models"]
+    left = [f"{tree}-20261124T031500Z" for tree in trees]
     for name in left:
         (host.data / name).mkdir()
     remove("batch", data=True)
