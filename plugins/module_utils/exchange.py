@@ -14,8 +14,9 @@ import errno
 import os
 import re
 import stat
-import subprocess
 import time
+
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import remove
 
 RECORD = ".restore.json"  # in the data folder, while a restore is at work
 READY, PREVIOUS = ".restore-", ".previous-"
@@ -211,14 +212,14 @@ class Tree:
         return previous
 
     def drop(self):
-        """Remove the replacement's folder; by rm, as folders may lie deeper in each other than Python recurses.
+        """Remove the replacement's folder.
 
         It is renamed first: a restic whose play was killed may still be at work, and finds none of its paths then.
         """
         gone = f"{self.ready}.gone"
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.ready, gone)
-        subprocess.run(["rm", "-rf", "--", gone], check=True)
+        remove(gone)
 
     def prune(self):
         """Remove of the previous tree what the tree has as well, the same file; return whether anything is left of it."""

@@ -316,6 +316,12 @@ def test_what_a_link_names_stays(remove, host, tmp_path):
     assert str(tmp_path / "disk") in str(result["warnings"])
 
 
+def test_data_that_lies_deeper_than_python_recurses_goes(remove, host, nest):
+    nest(host.data / "outputs/batch", 2500)
+    assert remove("batch", data=True)["changed"] is True
+    assert not (host.data / "outputs/batch").exists()
+
+
 def test_a_mounted_disk_is_emptied_and_stays(remove, host, monkeypatch):
     models = str(host.data / "models")
     monkeypatch.setattr(os.path, "ismount", lambda path: str(path) == models)
