@@ -14,12 +14,11 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
 
 from ansible_collections.iopaint.fleet.plugins.module_utils import foreign, network
 from ansible_collections.iopaint.fleet.plugins.module_utils.audit import now
-from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, remove, write
 
 SCHEMA = 1
 RECORD = "release.json"
@@ -207,7 +206,7 @@ class Releases:
         make_folder(self.home)
         for name in os.listdir(self.home):
             if name.startswith(".new-"):  # of a play that was killed here
-                shutil.rmtree(os.path.join(self.home, name))
+                remove(os.path.join(self.home, name))
         candidate = tempfile.mkdtemp(prefix=".new-", dir=self.home)
         os.chmod(candidate, 0o755)  # noqa: S103 - mkdtemp made it for root alone; options.env has a mode of its own
         for name, content, mode in files:

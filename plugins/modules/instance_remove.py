@@ -106,7 +106,6 @@ data:
 
 import os
 import re
-import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, exchange, files, images, releases
@@ -123,13 +122,11 @@ BASES = ("iopaint-base", "iopaint-fleet/gpu-check")  # made on the host by other
 
 def delete(path):
     """Remove a file, a link or a folder; a file system that is mounted there is emptied."""
-    if os.path.islink(path) or not os.path.isdir(path):
-        os.unlink(path)
-    elif os.path.ismount(path):
+    if os.path.ismount(path):  # which no link is
         for name in os.listdir(path):
             delete(os.path.join(path, name))
     else:
-        shutil.rmtree(path)
+        files.remove(path)
 
 
 def there(path):
@@ -283,7 +280,7 @@ class Removal:
         found = []
         for name in names:
             path, tree = os.path.join(top, name), exchange.Tree(top, name)
-            found += [path] if os.path.islink(path) else [path, *tree.formers()]
+            found += [path] if os.path.islink(path) else [path, *tree.previous()]
         return found
 
     # --- how it goes -------------------------------------------------------------------------------------------------

@@ -141,24 +141,24 @@ def acquire(module, path, owner):
     }
     reasons = {params["take_over"]: f"{ASKED_FOR} ({named(module, 'take_over')})", params["over"]: OVER}
     deadline = time.monotonic() + params["wait"]
-    former, reason = None, None
+    stale, reason = None, None
     while True:
         holder = lock.read(path)
         if holder and holder["token"] == owner["token"]:
             if params["release"] and params["release"] != holder.get("release") and not module.check_mode:
                 lock.replace(path, owner["token"], {**holder, "release": params["release"]})
-            return None, former, reason
+            return None, stale, reason
         if holder and holder["token"] in reasons:
             if module.check_mode:
                 return None, None, None
             step = lock.free(path, holder["token"]) if params["state"] == "free" else lock.replace(path, holder["token"], content)
             if step:
-                former, reason = step, reasons[holder["token"]]
+                stale, reason = step, reasons[holder["token"]]
             continue  # somebody else may have been faster
         if holder is None and (module.check_mode or params["state"] == "free" or lock.take(path, content)):
-            return None, former, reason
+            return None, stale, reason
         if holder and time.monotonic() >= deadline:
-            return holder, former, reason
+            return holder, stale, reason
         time.sleep(0.5 if holder else 0)
 
 
@@ -192,17 +192,17 @@ def main():
             if there and not module.check_mode and lock.free(path, token) and params["force"]:
                 audit.append(params["audit"], "lock freed by force", owner, holder=holder)
             module.exit_json(changed=there and params["force"], owner=owner, **({"holder": holder} if holder else {}))
-        holder, former, reason = acquire(module, path, owner)
-        if former:
-            audit.append(params["audit"], "lock taken over", owner, holder=former, reason=reason)
+        holder, stale, reason = acquire(module, path, owner)
+        if stale:
+            audit.append(params["audit"], "lock taken over", owner, holder=stale, reason=reason)
     except OSError as error:
         module.fail_json(msg=f"The lock {path} could not be read or made: {error}. Nothing was changed.", owner=owner)
     if holder:
         module.fail_json(msg=explain(module, holder), holder=holder, owner=owner)
-    if former:
-        who = f"{former.get('play') or 'a play'} of {former.get('operator')} on {former.get('controller')}"
-        module.warn(f"The lock was held by {who} since {former.get('time', 'unknown')}. It was taken over, as {reason}.")
-    module.exit_json(changed=False, owner=owner, taken_over=bool(former), **({"holder": former} if former else {}))
+    if stale:
+        who = f"{stale.get('play') or 'a play'} of {stale.get('operator')} on {stale.get('controller')}"
+        module.warn(f"The lock was held by {who} since {stale.get('time', 'unknown')}. It was taken over, as {reason}.")
+    module.exit_json(changed=False, owner=owner, taken_over=bool(stale), **({"holder": stale} if stale else {}))
 
 
 if __name__ == "__main__":

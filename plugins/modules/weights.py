@@ -133,7 +133,7 @@ def listed(module):
         with files.folder(params["staging"], make=True) as folder:
             os.fchmod(folder, 0o700)
     if not missing and not module.check_mode:
-        shutil.rmtree(params["staging"], ignore_errors=True)  # of a play that was interrupted
+        files.remove(params["staging"], ignore_errors=True)  # of a play that was interrupted
     changed = bool(written) or (module.check_mode and bool(missing))
     return {"changed": changed, "missing": missing, "staging": os.path.isdir(params["staging"]), "written": written}
 
@@ -150,7 +150,7 @@ def placed(module):
                     weights.placing(params["models_dir"], model, params["owner"]) as target,
                 ):
                     shutil.copyfileobj(source, target, CHUNK)
-        shutil.rmtree(params["staging"])
+        files.remove(params["staging"])
     written = [model["path"] for model in params["models"]]
     return {"changed": bool(written), "written": written}
 

@@ -156,7 +156,7 @@ def test_check_mode_writes_nothing(write, tmp_path):
     assert not (tmp_path / "bundles").exists()
 
 
-def test_a_save_that_fails_leaves_the_former_bundle(write, host, tmp_path):
+def test_a_save_that_fails_leaves_the_previous_bundle(write, host, tmp_path):
     path = write(variants=["cpu"])["path"]
     data = content(path)
     host.set(save_error="Error response from daemon: no space left on device\n")

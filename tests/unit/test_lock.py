@@ -213,8 +213,8 @@ def attack(path, token, numbers, start, results):
     for number in numbers:
         start.wait()
         mine = {"token": f"{token}-{number}"}
-        former = store.replace(path, token, mine) if token else None
-        results.put((number, bool(former) if token else store.take(path, mine)))
+        previous = store.replace(path, token, mine) if token else None
+        results.put((number, bool(previous) if token else store.take(path, mine)))
         start.wait()
 
 
