@@ -203,6 +203,42 @@ def network_faults(networks, name):
     return faults
 
 
+def in_network(interfaces, network):
+    """Return interface and address of a host in the network of an address; None where it has none there.
+
+    interfaces: as `ip -json address` lists them. network: an address with its prefix, as 192.0.2.10/24.
+    """
+    wanted = ipaddress.ip_interface(network)
+    for interface in interfaces:
+        for each in interface.get("addr_info", []):
+            address = ipaddress.ip_address(each["local"])
+            if address in wanted.network and address != wanted.ip:
+                return {"interface": interface["ifname"], "address": str(address)}
+    return None
+
+
+def virtual_address_fault(interfaces, network, gateways):
+    """Return what is wrong with gateway_virtual_address, as a sentence, or an empty text.
+
+    interfaces: of the host, as `ip -json address` lists them. gateways: names of all gateways.
+    """
+    if not network:
+        return ""
+    where = f"gateway_virtual_address is {network}"
+    try:
+        wanted = ipaddress.ip_interface(network)
+    except ValueError:
+        return f"{where}, which is no address with its network, as 192.0.2.10/24."
+    if "/" not in network or wanted.network.prefixlen == wanted.max_prefixlen:
+        return f"{where}. Give the length of its network as well, as in 192.0.2.10/24."
+    if len(gateways) < 2:
+        return f"{where}, and {gateways[0]} is the only host of the group gateways. Name another one, or leave the address out."
+    if not in_network(interfaces, network):
+        has = [each["local"] for interface in interfaces for each in interface.get("addr_info", [])]
+        return f"{where}, and the host has no address in that network; it has {', '.join(has)}."
+    return ""
+
+
 class FilterModule:
     """The filters of this file."""
 
@@ -213,4 +249,6 @@ class FilterModule:
             "certificate_faults": certificate_faults,
             "user_faults": user_faults,
             "network_faults": network_faults,
+            "in_network": in_network,
+            "virtual_address_fault": virtual_address_fault,
         }

@@ -6,8 +6,10 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.iopaint.fleet.plugins.filter.gateway import (
     certificate_faults,
     gateway_pools,
+    in_network,
     network_faults,
     user_faults,
+    virtual_address_fault,
 )
 
 GROUPS = {"gpu_hosts": ["gpu-1"], "cpu_hosts": ["cpu-1", "gw"], "gateways": ["gw"], "fast": ["gpu-1"]}
@@ -157,3 +159,33 @@ def test_what_is_wrong_with_networks_is_said():
         "nets[0] is no network as 192.0.2.0/24 or 2001:db8::/64: 192.0.2.1/24 has host bits set.",
         "nets[1] is no network as 192.0.2.0/24 or 2001:db8::/64: 'office' does not appear to be an IPv4 or IPv6 network.",
     ]
+
+
+INTERFACES = [
+    {"ifname": "lo", "addr_info": [{"local": "127.0.0.1"}, {"local": "::1"}]},
+    {"ifname": "wlan0"},
+    {"ifname": "eth0", "addr_info": [{"local": "192.0.2.10"}, {"local": "192.0.2.7"}, {"local": "2001:db8::7"}]},
+]
+
+
+def test_a_host_s_own_address_is_found_beside_the_virtual_one():
+    assert in_network(INTERFACES, "192.0.2.10/24") == {"interface": "eth0", "address": "192.0.2.7"}
+    assert in_network(INTERFACES, "2001:db8::10/64") == {"interface": "eth0", "address": "2001:db8::7"}
+    assert in_network(INTERFACES, "198.51.100.10/24") is None
+
+
+@pytest.mark.parametrize(
+    ("network", "gateways", "fault"),
+    [
+        ("", ["a"], ""),
+        ("192.0.2.10/24", ["a", "b"], ""),
+        ("192.0.2.10/24", ["a"], "a is the only host of the group gateways"),
+        ("192.0.2.10", ["a", "b"], "Give the length of its network as well"),
+        ("192.0.2.10/32", ["a", "b"], "Give the length of its network as well"),
+        ("paint.example.com", ["a", "b"], "which is no address with its network"),
+        ("198.51.100.10/24", ["a", "b"], "the host has no address in that network; it has 127.0.0.1, ::1, 192.0.2.10"),
+    ],
+)
+def test_a_virtual_address_that_can_not_work_is_named(network, gateways, fault):
+    assert fault in virtual_address_fault(INTERFACES, network, gateways)
+    assert bool(virtual_address_fault(INTERFACES, network, gateways)) == bool(fault)

@@ -2,7 +2,7 @@
 
 Keys: address, port, host (name in the certificate and in Host), ca (file; none: plain http), path, method, headers, body (text),
 length (what Content-Length says, where it isn't the body's), user (NAME:PASSWORD), count, parallel,
-pause (seconds between requests).
+pause (seconds between requests), wait (seconds for an answer).
 until names a file: once it is there no more requests are made.
 Each request has a connection of its own. status is 0, and error has the reason, where no answer came.
 """
@@ -23,6 +23,7 @@ DEFAULTS = {
     "count": 1,
     "parallel": 8,
     "pause": 0,
+    "wait": 150,
 }
 
 
@@ -37,17 +38,21 @@ async def answer(reader, writer, text):
 
 async def ask(wanted, text, context):
     """Return the answer to one request, with how long it took."""
-    began = time.monotonic()
+    began, at = time.monotonic(), time.time()
     tls = {"ssl": context, "server_hostname": wanted["host"]} if context else {}
-    try:
+
+    async def exchange():
         reader, writer = await asyncio.open_connection(wanted["address"], wanted["port"], **tls)
         try:
-            found = await asyncio.wait_for(answer(reader, writer, text), 150)
+            return await answer(reader, writer, text)
         finally:
             writer.close()
+
+    try:
+        found = await asyncio.wait_for(exchange(), wanted["wait"])
     except (OSError, EOFError, ValueError, IndexError, asyncio.TimeoutError) as error:
         found = {"status": 0, "error": repr(error)}
-    return {**found, "seconds": time.monotonic() - began}
+    return {**found, "began": at, "seconds": time.monotonic() - began}
 
 
 async def main(wanted):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import ALICE, BOB, NAMES
+from conftest import ALICE, BOB, GATEWAYS
 
 pytestmark = pytest.mark.usefixtures("forgotten")
 
@@ -73,7 +73,7 @@ def test_the_cookie_keeps_a_user_on_an_instance(ask, gateway):
     answer = ask(user=ALICE, path="/api/v1/model?first")
     cookie = answer["headers"]["set-cookie"]
     assert "; HttpOnly; Secure; SameSite=Lax" in cookie
-    assert not any(name in cookie for name in NAMES)
+    assert not any(name in cookie for name in GATEWAYS)
     seen = set()
     for number in range(4):
         ask(user=ALICE, path=f"/api/v1/sticky{number}", headers={"Cookie": cookie.partition(";")[0]})
@@ -93,7 +93,7 @@ def test_the_log_has_a_json_line_for_each_request(ask, gateway):
         500,
         "paint",
     )
-    assert line["instance"].removesuffix(":cpu") in NAMES
+    assert line["instance"].removesuffix(":cpu") in GATEWAYS
     assert all(isinstance(line[key], int) for key in ("held_ms", "waited_ms", "served_ms", "total_ms", "bytes"))
 
 
@@ -113,15 +113,15 @@ def test_no_password_is_on_the_host(gateway):
     )
 
 
-def test_an_instance_on_the_network_asks_for_the_gateway_s_token(gateway, other, ask):
+def test_an_instance_on_the_network_asks_for_the_gateway_s_token(gateway, second, ask):
     token = gateway("cat /etc/iopaint-gateway/token")
     assert len(token) == 43
-    for name in NAMES:
+    for name in GATEWAYS:
         assert ask(address=name, port=8080, ca=None)["status"] == 401
         assert ask(address=name, port=8080, ca=None, headers={"X-IOPaint-Token": token[:-1]})["status"] == 401
         assert ask(address=name, port=8080, ca=None, headers={"X-IOPaint-Token": token})["status"] == 200
     assert gateway("stat -c %a /etc/iopaint-gateway/token") == "600"
-    assert other("stat -c '%U %G %a' /opt/iopaint/instances/.gateway/token") == "root UNKNOWN 440"
-    for host in (gateway, other):
+    assert second("stat -c '%U %G %a' /opt/iopaint/instances/.gateway/token") == "root UNKNOWN 440"
+    for host in (gateway, second):
         assert token not in host("docker inspect $(docker ps -q)")
         assert token not in host("journalctl --no-pager; ps axeww; cat /opt/iopaint/instances/cpu/current/*")

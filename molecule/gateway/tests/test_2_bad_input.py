@@ -3,7 +3,7 @@
 import datetime
 
 import pytest
-from conftest import NAMES
+from conftest import GATEWAYS
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -66,7 +66,9 @@ def test_an_instance_out_of_reach_ends_the_play(state):
     before = state()
     run = play("playbooks/gateway.yml", "-e", HIDDEN)
     assert run.rc == 2, run.output
-    assert run.says(f"the gateway {NAMES[0]} can't reach {NAMES[1]}:cpu, published on 127.0.0.1 of another host"), run.output
+    assert run.says(f"the gateway {GATEWAYS[0]} can't reach {GATEWAYS[1]}:cpu, published on 127.0.0.1 of another host"), (
+        run.output
+    )
     assert state() == before
 
 

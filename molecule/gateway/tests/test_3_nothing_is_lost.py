@@ -1,38 +1,13 @@
 """Reloads of the gateway and switches of an instance lose no request."""
 
 import json
-import subprocess
 import time
 
 import pytest
-from conftest import ALICE, NAMES
+from conftest import GATEWAYS, lost
 from play import play
 
 pytestmark = pytest.mark.usefixtures("forgotten")
-
-
-@pytest.fixture
-def load(other, command):
-    """Begin to ask the gateway, and return what waits for all the answers."""
-
-    def load(**wanted):
-        other("rm -f /srv/client/enough")
-        line = command(user=ALICE, until="/srv/client/enough", **wanted)
-        process = subprocess.Popen(["docker", "exec", other.name, "sh", "-c", line], stdout=subprocess.PIPE, text=True)
-
-        def answers(enough=False):
-            if enough:
-                other("touch /srv/client/enough")
-            return json.loads(process.communicate(timeout=300)[0])
-
-        return answers
-
-    return load
-
-
-def lost(answers):
-    """The answers that are none, or of another status than 200."""
-    return [answer for answer in answers if answer["status"] != 200]
 
 
 def test_a_reload_under_load_loses_nothing(gateway, load):
@@ -57,14 +32,14 @@ def test_a_play_that_changes_the_gateway_under_load_loses_nothing(load):
 
 def test_a_pool_whose_only_instance_is_switched_holds_requests(gateway, load, runtime):
     """Maintenance, not drain: sticky users would go on to a server that drains."""
-    one, two = (f"paint/{name}:cpu" for name in NAMES)
+    one, two = (f"paint/{name}:cpu" for name in GATEWAYS)
     runtime(f"set server {two} state maint")
     try:
         answers = load(count=200, pause=0.05, parallel=30)
         time.sleep(2)
         runtime(f"set server {one} state maint")
         for _attempt in range(50):
-            if f'server="{NAMES[0]}:cpu"}} 0' in metric(gateway, "haproxy_server_current_sessions"):
+            if f'server="{GATEWAYS[0]}:cpu"}} 0' in metric(gateway, "haproxy_server_current_sessions"):
                 break
             time.sleep(0.1)
         gateway("docker restart -t 1 iopaint-cpu-iopaint-cpu-1")
@@ -91,10 +66,10 @@ def test_an_upgrade_of_all_hosts_at_once_loses_nothing(load, runtime, image):
 
 
 def test_a_play_that_was_killed_leaves_no_instance_out(runtime):
-    runtime(f"set server paint/{NAMES[1]}:cpu state maint")
-    run = play("playbooks/upgrade.yml", "--limit", NAMES[1])
+    runtime(f"set server paint/{GATEWAYS[1]}:cpu state maint")
+    run = play("playbooks/upgrade.yml", "--limit", GATEWAYS[1])
     assert run.rc == 0, run.output
-    assert run.changed(NAMES[1]) >= 1
+    assert run.changed(GATEWAYS[1]) >= 1
     assert "MAINT" not in runtime("show stat")
 
 
@@ -106,12 +81,12 @@ def metric(gateway, name):
 
 def test_a_full_line_is_refused_at_once(load, runtime):
     try:
-        for name in NAMES:
+        for name in GATEWAYS:
             runtime(f"set server paint/{name}:cpu state maint")
         answers = load(count=45, parallel=45)
         time.sleep(5)
     finally:
-        for name in NAMES:
+        for name in GATEWAYS:
             runtime(f"set server paint/{name}:cpu state ready")
     statuses = [answer["status"] for answer in answers()]
     assert set(statuses) == {200, 503}
