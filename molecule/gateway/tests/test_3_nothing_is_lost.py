@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from conftest import GATEWAYS, lost
+from conftest import ALICE, GATEWAYS, lost
 from play import play
 
 pytestmark = pytest.mark.usefixtures("forgotten")
@@ -63,6 +63,18 @@ def test_an_upgrade_of_all_hosts_at_once_loses_nothing(load, runtime, image):
     assert lost(found) == []
     assert json.loads(found[-1]["body"])["release"] == image
     assert "MAINT" not in runtime("show stat")
+
+
+def test_an_instance_that_is_out_of_service_stays_out_over_a_reload(gateway, runtime, ask):
+    server = f"{GATEWAYS[1]}:cpu"
+    runtime(f"set server paint/{server} state maint")
+    try:
+        gateway("systemctl reload haproxy; sleep 2")
+        (line,) = [line for line in runtime("show stat").splitlines() if line.startswith(f"paint,{server},")]
+        assert ",MAINT," in line
+        assert ask(user=ALICE)["status"] == 200
+    finally:
+        runtime(f"set server paint/{server} state ready")
 
 
 def test_a_play_that_was_killed_leaves_no_instance_out(runtime):
