@@ -10,7 +10,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = [f"ansible.builtin.{how}_role" for how in ("include", "import")]
 COMMON = "iopaint.fleet.iopaint_common"
-LOOKS = ("check", "detect", "iopaint.fleet.iopaint_status")  # entry points and a role that change nothing
+LOOKS = ("check", "detect", "status", "iopaint.fleet.iopaint_status")  # entry points and a role that change nothing
 
 
 def entries(tasks, key=None):
