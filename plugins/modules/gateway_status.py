@@ -116,6 +116,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
 
 LIMIT = 8 * foreign.MIB  # of the statistics, and of the journal's lines
 NOT_COUNTED = dict.fromkeys(haproxy.COUNTED)
+NO_JOURNAL = "No journal files were"  # found, or opened
 UNKNOWN = {"from": None, "until": None}
 
 
@@ -164,8 +165,10 @@ class Look:
         if not journalctl:
             return None, None, "There is no journalctl command on the host."
         words = ["--identifier=haproxy", "--output=cat", "--reverse", f"--lines={self.params['most']}", "--since=-1h"]
-        rc, out, err = run([journalctl, "--no-pager", "--quiet", *words], self.params["timeout"], enough=LIMIT)
-        if rc != 0:
+        rc, out, err = run([journalctl, "--no-pager", *words], self.params["timeout"], enough=LIMIT)
+        if rc == 0 and not out:  # with this output, no word of it where there is no journal
+            rc, _out, err = run([journalctl, "--no-pager", "--lines=1"], self.params["timeout"])
+        if rc != 0 or NO_JOURNAL in err:
             return None, None, f"The journal can't be read: {err.strip() or rc}"
         counts, oldest = haproxy.count(out, {str(host).lower(): str(name) for name, host in self.params["pools"].items()}, names)
         whole = len(out) < LIMIT and out.count("\n") < self.params["most"]

@@ -7,8 +7,11 @@ five servers and a pool whose only server is out of service.
 
 import contextlib
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -246,7 +249,7 @@ def test_a_gateway_that_serves(gateway, look):
     assert small["notes"][0] == "None of its instances serves. Requests wait for one."
     assert gateway.asked == ["show stat", "show info", "show ssl cert /etc/iopaint-gateway/tls/server.crt"]
     assert gateway.calls.read_text().splitlines() == [
-        "--no-pager --quiet --identifier=haproxy --output=cat --reverse --lines=20000 --since=-1h"
+        "--no-pager --identifier=haproxy --output=cat --reverse --lines=20000 --since=-1h"
     ]
 
 
@@ -331,8 +334,23 @@ def test_a_journal_of_many_bytes_is_cut(gateway, look, monkeypatch):
     assert 5 <= result["pools"][1]["requests"] <= 8
 
 
-def test_a_journal_that_can_t_be_read_leaves_the_requests_unknown(gateway, look):
-    gateway.engine.program("journalctl", "import sys; sys.exit('No journal files were found.')")
+def test_an_hour_without_requests_has_none(gateway, look):
+    gateway.log.write_text("")
+    with gateway.answer(ANSWERS):
+        result = look()
+    assert (result["pools"][0]["requests"], result["seconds"], result["journal"]) == (0, 3600, None)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import sys; sys.exit('No journal files were found.')",
+        # systemd 252: with --output=cat it says nothing, and ends with 0.
+        "import sys\nif '--lines=1' in sys.argv: print('No journal files were found.', file=sys.stderr)",
+    ],
+)
+def test_a_journal_that_can_t_be_read_leaves_the_requests_unknown(gateway, look, program):
+    gateway.engine.program("journalctl", program)
     with gateway.answer(ANSWERS):
         result = look()
     assert (result["seconds"], result["pools"][0]["requests"], result["elsewhere"]["failed"]) == (None, None, None)
@@ -557,6 +575,38 @@ def test_the_page_shows_each_server_and_what_is_said():
     assert "a:cpu: up, answers 2<br>" in page
     assert "one: HAProxy 3.0.11" in page
     assert re.findall(r'<tr class="(\w+)">\n<th scope="row">(\w+)</th>', page) == [("unseen", "lost"), ("attention", "one")]
+
+
+def test_the_playbook_tells_hosts_with_instances_from_gateways(tmp_path):
+    """A host of the group gateways alone has no engine, which is no fault; nothing listens at either gateway."""
+    inventory = {
+        "all": {
+            "vars": {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable},
+            "children": {"cpu_hosts": {"hosts": {"both": {}, "host": {}}}, "gateways": {"hosts": {"both": {}, "gw": {}}}},
+        }
+    }
+    (tmp_path / "hosts.json").write_text(json.dumps(inventory))
+    variables = {"__gateway_socket": str(tmp_path / "none"), "iopaint_status_dir": str(tmp_path), "iopaint_dir": str(tmp_path)}
+    root = Path(__file__).resolve().parents[2]
+    command = [Path(sys.executable).with_name("ansible-playbook"), "-i", tmp_path / "hosts.json", "-e", json.dumps(variables)]
+    places = {
+        "ANSIBLE_COLLECTIONS_PATH": str(root / "build" / "collections"),
+        "ANSIBLE_HOME": str(tmp_path / "home"),
+        "DOCKER_HOST": f"unix://{tmp_path}/none",
+    }
+    done = subprocess.run(
+        [*command, root / "playbooks" / "status.yml"],
+        env={**os.environ, **places},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads((tmp_path / "status.json").read_text())
+    assert sorted(host["host"] for host in document["hosts"]) == ["both", "host"]
+    assert sorted(gateway["host"] for gateway in document["gateways"]) == ["both", "gw"]
+    assert {gateway["state"] for gateway in document["gateways"]} <= {"not installed", "not answering"}
 
 
 # ---- the control node ------------------------------------------------------------------------------------------------
