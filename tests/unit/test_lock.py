@@ -76,6 +76,13 @@ def test_the_same_play_takes_it_twice(run, path):
     assert path.read_text() == before
 
 
+def test_its_holder_is_told_what_a_killed_play_has_left(run, tmp_path):
+    left, dangling, absent = (str(tmp_path / name) for name in ("left", "dangling", "absent"))
+    open(left, "w").close()
+    os.symlink(absent, dangling)
+    assert run(look_for=[left, dangling, absent])["found"] == [left, dangling]
+
+
 def test_only_its_holder_frees_it(run, path, log):
     run()
     assert run(BOB, state="absent")["changed"] is False
