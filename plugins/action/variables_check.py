@@ -13,7 +13,7 @@ from ansible.module_utils.common.parameters import DEFAULT_TYPE_VALIDATORS
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import masked
-from ansible_collections.iopaint.fleet.plugins.module_utils.text import one_line
+from ansible_collections.iopaint.fleet.plugins.module_utils.text import is_one_line
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 CLOSE = 0.88  # difflib's ratio from which an unknown name counts as a misspelt one
@@ -93,7 +93,7 @@ def broken_texts(name: str, value: object) -> list[str]:
     if name in OF_MANY_LINES:
         return []
     if isinstance(value, str):
-        return [] if one_line(value) else [f"{name} has a line end or another control character, accepted: one line"]
+        return [] if is_one_line(value) else [f"{name} has a line end or another control character, accepted: one line"]
     if isinstance(value, dict):
         keys = [text for key in value for text in broken_texts(f"A key of {name}", key)]
         return keys or [text for key, item in value.items() for text in broken_texts(f"{name}.{key}", item)]

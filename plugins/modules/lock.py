@@ -19,9 +19,9 @@ options:
   state:
     description:
       - V(present) takes the lock, V(absent) frees it where this play holds it.
-      - V(free) takes nothing, and fails where another play holds it.
+      - V(checked) changes nothing, and fails where another play holds it, unless that play is known to be over.
     type: str
-    choices: [present, absent, free]
+    choices: [present, absent, checked]
     default: present
   path:
     description: The file on the host. Below C(/run) it is gone after a reboot, as is every play that ran then.
@@ -162,13 +162,13 @@ def acquire(module, path, owner):
                 lock.replace(path, owner["token"], {**holder, "release": params["release"]})
             return None, stale, reason
         if holder and holder["token"] in reasons:
-            if module.check_mode:
+            if module.check_mode or params["state"] == "checked":
                 return None, None, None
-            step = lock.free(path, holder["token"]) if params["state"] == "free" else lock.replace(path, holder["token"], content)
+            step = lock.replace(path, holder["token"], content)
             if step:
                 stale, reason = step, reasons[holder["token"]]
             continue  # somebody else may have been faster
-        if holder is None and (module.check_mode or params["state"] == "free" or lock.take(path, content)):
+        if holder is None and (module.check_mode or params["state"] == "checked" or lock.take(path, content)):
             return None, stale, reason
         if holder and time.monotonic() >= deadline:
             return holder, stale, reason
@@ -179,7 +179,7 @@ def main():
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["present", "absent", "free"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "absent", "checked"], "default": "present"},
             "path": {"type": "path", "default": lock.PATH},
             "wait": {"type": "int", "default": 0},
             "play": {"type": "str", "default": ""},

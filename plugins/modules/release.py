@@ -21,7 +21,7 @@ options:
   state:
     description: The step.
     type: str
-    choices: [prepared, switched, kept, back, listed]
+    choices: [prepared, switched, kept, reverted, listed]
     required: true
   dir:
     description: Folder on the host with a folder for each instance.
@@ -370,7 +370,7 @@ class Steps:
             **({"ref": item["ref"]} if item.get("ref") else {}),
             "asked": item["image"],
             "variant": item["variant"],
-            "environment": releases.masked(item["environment"]),
+            "environment": releases.without_secrets(item["environment"]),
             "project": item["project"],
             "url": item["url"],
             "devices": item.get("devices") or [],
