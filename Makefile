@@ -1,4 +1,4 @@
-# The commands of the README. Everything they make lies under .venv and build.
+# The commands of README.md and CONTRIBUTING.md. Everything they make lies under .venv and build.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:

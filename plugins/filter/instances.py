@@ -168,7 +168,10 @@ def instances(wanted, defaults, images=None, gpus=None, models=()):
         values = [instance[key] for instance in done]
         twice = sorted({str(value) for value in values if values.count(value) > 1})
         if twice:
-            raise AnsibleFilterError(f"iopaint_instances: {key} {', '.join(twice)} is used by more than one instance.")
+            raise AnsibleFilterError(
+                f"iopaint_instances: {key} {', '.join(twice)} is used by more than one instance. Give each its own. "
+                "Nothing was changed."
+            )
     devices.check(done, gpus)
     for instance in done:
         own = (images or {}).get(instance["variant"])

@@ -193,7 +193,10 @@ class Check:
         if self.docker.image(name) is None:
             rc, _out, err = self.docker.run("import", "-", name, data=content, binary_data=True)
             if rc != 0:
-                self.module.fail_json(msg=f"The engine did not take the image for the GPU check: {err.strip()}")
+                self.module.fail_json(
+                    msg=f"The engine did not take the image for the GPU check: {err.strip()} "
+                    "See `journalctl -u docker` on the host, then run the play again."
+                )
             _rc, old, _err = self.docker.run("images", "--format", "{{.Repository}}:{{.Tag}}", REPOSITORY)
             for stale in set(old.split()) - {name}:
                 self.docker.run("image", "rm", stale)

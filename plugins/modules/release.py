@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: release
-short_description: Prepares, switches, records, reverts and lists the releases of instances
+short_description: Prepare, switch, record, revert and list releases of instances
 version_added: 1.0.0
 description:
   - Deploy, upgrade and rollback make a release current in the same steps. V(prepared) writes the folder of a new release.

@@ -41,7 +41,7 @@ def test_weights_are_not_downloaded_behind_a_link(host, victim):
     assert host.check_output(f"stat -c '%F %u:%g %a' {HUB}/checkpoints/big-lama.pt") == "regular file 10001:10001 644"
 
 
-def test_nor_behind_one_that_is_exchanged_for_the_folder_all_the_time(host, victim):
+def test_weights_are_not_downloaded_behind_an_exchanged_link(host, victim):
     attack.in_container(host, CONTAINER, f"ln -s {attack.VICTIM} link && rm checkpoints/big-lama.pt")
     exchange = f"docker exec -d -w /app/models/torch/hub {CONTAINER} /usr/bin/python3 -c %s checkpoints link"
     host.check_output(exchange, attack.EXCHANGE)
