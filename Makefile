@@ -1,4 +1,4 @@
-# The commands of the README. Everything they make lies under .venv and build.
+# The commands of README.md and CONTRIBUTING.md. Everything they make lies under .venv and build.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
@@ -52,7 +52,7 @@ supported: env ## the supported releases of ansible-core: playbooks parse, sanit
 	scripts/supported try $(RELEASES)
 
 unit: env ## unit tests of plugins and docker/image/entrypoint
-	pytest -q
+	pytest -q -n auto
 
 demo: env ## IOPaint on a test host on this machine, on http://127.0.0.1:8080
 	@scripts/demo up

@@ -285,7 +285,7 @@ class Guard:
         if not from_gateway and not self.is_own(host):
             raise RefusedError(
                 421,
-                f"This instance does not know itself as '{host[:100]}'. "
+                f"This instance does not serve the host name '{host[:100]}'. "
                 "Add the name to allowed_hosts of the instance (IOPAINT_FLEET_ALLOWED_HOSTS).",
             )
         origin = headers.get("origin")
@@ -334,7 +334,7 @@ class Guard:
             return
         computes = COMPUTES.fullmatch(path) is not None
         if computes:
-            self.check_line()  # before its body takes memory
+            self.check_queue()  # before its body takes memory
         replay = Replay(await whole_body(receive, self.limits.body_mb * 10**6), receive)
         if not computes:
             await self.check_form(scope, replay.body)
@@ -389,14 +389,14 @@ class Guard:
             )
         self.used += more
 
-    def check_line(self):
-        """Refuse to wait in a line that is full."""
+    def check_queue(self):
+        """Refuse a request if the queue is full."""
         if self.limits.queue and self.inside > self.limits.queue:
             raise RefusedError(503, f"{self.limits.queue} requests wait already. Try again in a moment.", Retry_After="10")
 
     async def compute(self, scope, replay, send, fields):
         """Let a request compute once it is its turn; a client that goes while it waits loses its place."""
-        self.check_line()
+        self.check_queue()
         self.inside += 1
         mine = asyncio.ensure_future(self.turn.acquire())
         try:

@@ -9,20 +9,20 @@ from pathlib import Path
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.iopaint.fleet.plugins.module_utils import files
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import gateways, status
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "roles" / "iopaint_status" / "templates"
 OF_HOST = ("driver", "disk", "backup", "lock")  # the page has a table of the hosts
 
 
-def page(fleet):
-    """Return a document as an HTML page that needs nothing from elsewhere."""
+def page(fleet, path):
+    """Return a document as an HTML page that needs nothing from elsewhere, by the template at the path."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(path.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(room=status.room, backed_up=status.backed_up)
-    template = environment.get_template("status.html.j2")
+    template = environment.get_template(path.name)
     columns = [column for column in status.COLUMNS if column not in OF_HOST]
     return template.render(
         fleet=fleet,
@@ -64,10 +64,13 @@ class ActionModule(ActionBase):
         options = {
             "min_free_gb": {"type": "float", "default": 0},
             "dir": {"type": "str", "default": ""},
+            "template": {"type": "path"},
+            "names": {"type": "dict", "default": {}},
             "hosts": {"type": "list", "elements": "str", "default": task_vars["ansible_play_hosts_all"]},
             "gateways": {"type": "list", "elements": "str", "default": []},
         }
-        _result, arguments = self.validate_argument_spec(options)
+        _result, arguments = self.validate_argument_spec(options, required_by={"dir": "template"})
+        self.params = arguments
         variables = task_vars["hostvars"]
         hosts = {name: variables[name].get("iopaint_status") for name in arguments["hosts"]}
         fleet = status.document(hosts, arguments["min_free_gb"] * 1e9)
@@ -75,14 +78,20 @@ class ActionModule(ActionBase):
         written = []
         folder = os.path.abspath(os.path.expanduser(arguments["dir"])) if arguments["dir"] else None
         if folder and not self._task.check_mode:
-            texts = {"status.json": json.dumps(fleet, indent=2, ensure_ascii=False) + "\n", "status.html": page(fleet)}
+            texts = {
+                "status.json": json.dumps(fleet, indent=2, ensure_ascii=False) + "\n",
+                "status.html": page(fleet, Path(arguments["template"])),
+            }
             try:
                 os.makedirs(folder, exist_ok=True)
                 for name, text in texts.items():
                     written.append(os.path.join(folder, name))
                     files.write(written[-1], text)
             except OSError as error:
-                result.update(failed=True, msg=f"{folder} (iopaint_status_dir) on the control node can't be written: {error}")
+                result.update(
+                    failed=True,
+                    msg=f"{folder} ({named(self, 'dir')}) on the control node can't be written: {error}",
+                )
         wrong = {host["host"]: status.wrong(host) for host in fleet["hosts"]}
         for gateway in fleet["gateways"]:
             wrong[gateway["host"]] = [*wrong.get(gateway["host"], []), *gateways.wrong(gateway)]

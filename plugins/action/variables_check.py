@@ -10,7 +10,7 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.common.parameters import DEFAULT_TYPE_VALIDATORS
 from ansible.plugins.action import ActionBase
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import masked
-from ansible_collections.iopaint.fleet.plugins.module_utils.text import one_line
+from ansible_collections.iopaint.fleet.plugins.module_utils.text import is_one_line
 from ansible_collections.iopaint.fleet.plugins.plugin_utils.specification import role_names, specification
 
 CLOSE = 0.88  # difflib's ratio from which an unknown name counts as a misspelt one
@@ -83,7 +83,7 @@ def broken_texts(name: str, value: object) -> list[str]:
     if name in OF_MANY_LINES:
         return []
     if isinstance(value, str):
-        return [] if one_line(value) else [f"{name} has a line end or another control character, accepted: one line"]
+        return [] if is_one_line(value) else [f"{name} has a line end or another control character, accepted: one line"]
     if isinstance(value, dict):
         keys = [text for key in value for text in broken_texts(f"A key of {name}", key)]
         return keys or [text for key, item in value.items() for text in broken_texts(f"{name}.{key}", item)]

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from ansible.errors import AnsibleFilterError
 from ansible_collections.iopaint.fleet.plugins.filter.model_files import KNOWN
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import reached_at
-from ansible_collections.iopaint.fleet.plugins.module_utils.text import one_line
+from ansible_collections.iopaint.fleet.plugins.module_utils.text import is_one_line
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import devices
 
 PORT = re.compile("[0-9]{1,5}")
@@ -152,7 +152,7 @@ def complete(entry, where, defaults, models):
     for option, instead in OWN_OPTIONS.items():
         if option in options:
             raise AnsibleFilterError(f"{where}: options.{option} is set by the role; use {instead}.")
-    broken = sorted(f"options.{name!s}" for name, value in options.items() if not one_line(f"{name}{text(value)}"))
+    broken = sorted(f"options.{name!s}" for name, value in options.items() if not is_one_line(f"{name}{text(value)}"))
     if broken:  # what they hold may be a secret
         raise AnsibleFilterError(f"{where}: {', '.join(broken)} must be of one line, without control characters.")
     odd = sorted(repr(name) for name in options if not OPTION.fullmatch(str(name)))
@@ -191,7 +191,10 @@ def instances(wanted, defaults, images=None, gpus=None, models=()):
         values = [instance[key] for instance in done]
         twice = sorted({str(value) for value in values if values.count(value) > 1})
         if twice:
-            raise AnsibleFilterError(f"iopaint_instances: {key} {', '.join(twice)} is used by more than one instance.")
+            raise AnsibleFilterError(
+                f"iopaint_instances: {key} {', '.join(twice)} is used by more than one instance. Give each its own. "
+                "Nothing was changed."
+            )
     devices.check(done, gpus)
     for instance in done:
         own = (images or {}).get(instance["variant"])
@@ -218,7 +221,7 @@ def to_dotenv(values):
     lines = []
     for name, value in values.items():
         shown = text(value)
-        if not one_line(shown) or not OPTION.fullmatch(name):
+        if not is_one_line(shown) or not OPTION.fullmatch(name):
             raise AnsibleFilterError(
                 f"The value for {name!r} of an instance (iopaint_instances or a default of it) has more than one line or a "
                 "control character. Correct it. Nothing was changed."

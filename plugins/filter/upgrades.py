@@ -25,11 +25,11 @@ def upgrade_table(hosts):
     """Return the table."""
     cells = [list(HEADING)]
     for host in hosts:
-        cells += rows(host["inventory_hostname"], host.get("iopaint_upgraded") or untouched(host))
+        cells += rows(host["inventory_hostname"], host.get("iopaint_upgraded") or not_reached(host))
     return table.text_table(cells)
 
 
-def untouched(host):
+def not_reached(host):
     """Return the result of a host that the roll did not reach."""
     return {"outcome": "not reached", "instances": upgraded_instances([], host.get("iopaint_listed", {}).get("instances", []))}
 

@@ -37,7 +37,7 @@ KINDS = {  # types of a record's values
 OUTCOMES = (PREPARED, CURRENT, PREVIOUS, FAILED, SUPERSEDED)
 
 
-def masked(environment):
+def without_secrets(environment):
     """Return options with the values of secrets left out."""
     return {
         name: "***" if network.SECRET.search(name) else network.masked(str(value), [value]) for name, value in environment.items()
@@ -287,7 +287,7 @@ class Releases:
         }
         try:
             settings = from_dotenv(read(os.path.join(folder, ".env")))
-            environment = masked(from_dotenv(read(os.path.join(folder, "options.env"))))
+            environment = without_secrets(from_dotenv(read(os.path.join(folder, "options.env"))))
             (variable,) = [name for name in settings if name.endswith("_IMAGE")]
         except (OSError, ValueError):
             self.save({**record, "outcome": FAILED, "reason": f"its record and its files are damaged ({why})"})

@@ -203,7 +203,8 @@ class Spec:
         if lacking:
             self.module.fail_json(
                 msg=f"{self.output} declares {', '.join(lacking)}, and `nvidia-ctk cdi list` does not show it, so no engine will "
-                f"find it either. It says: {' '.join((err or out).split())}"
+                f"find it either. Run `systemctl restart nvidia-cdi-refresh.service` and see its journal. The command says: "
+                f"{' '.join((err or out).split())}"
             )
 
 

@@ -235,7 +235,7 @@ def check_disk(module, docker):
         module.fail_json(
             msg=f"Too little disk for a build: {free / 1e9:.1f} GB are free at {root}, {named(module, 'min_free')} asks for "
             f"{module.params['min_free'] / 1e9:.1f}. Free some (docker system df shows what "
-            f"the engine holds), or lower {named(module, 'min_free')}."
+            f"the engine holds), or lower {named(module, 'min_free')}. Nothing was built."
         )
 
 

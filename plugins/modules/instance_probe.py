@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: instance_probe
 short_description: Probe the address of an instance once
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Asks IOPaint for its model once, and returns the status of the response, whatever it is.
   - C(ansible.builtin.uri) waits for as long as bytes keep coming, and reads responses of any size into memory. A broken instance

@@ -109,7 +109,7 @@ import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, exchange, files, images, releases
-from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, documents
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, parse_documents
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.tree import shown
 
@@ -191,7 +191,7 @@ class Removal:
         if not out.split():
             return []
         _rc, out, _err = self.docker.run("inspect", "--type", "container", *out.split())  # one that has gone by now is left out
-        return documents(self.module, out, "inspect") if out.strip() not in ("", "[]") else []
+        return parse_documents(self.module, out, "inspect") if out.strip() not in ("", "[]") else []
 
     # --- what goes ---------------------------------------------------------------------------------------------------
 

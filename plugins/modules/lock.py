@@ -19,9 +19,9 @@ options:
   state:
     description:
       - V(present) takes the lock, V(absent) frees it where this play holds it.
-      - V(free) takes nothing, and fails where another play holds it.
+      - V(checked) changes nothing, and fails where another play holds it, unless that play is known to be over.
     type: str
-    choices: [present, absent, free]
+    choices: [present, absent, checked]
     default: present
   path:
     description: The file on the host. Below C(/run) it is gone after a reboot, as is every play that ran then.
@@ -43,6 +43,13 @@ options:
     description: With O(state=absent), free it whoever holds it.
     type: bool
     default: false
+  look_for:
+    description:
+      - Files that a killed play may have left, and that the next one has to see to. RV(found) has those that are there once the
+        lock is held.
+    type: list
+    elements: path
+    default: []
   audit:
     description: The audit log on the host; it takes a line where a lock is taken over or freed by force.
     type: path
@@ -96,12 +103,18 @@ holder:
   description: What the lock that was found says.
   type: dict
   returned: where one was found
+found:
+  description: Which of O(look_for) are there.
+  type: list
+  elements: str
+  returned: with O(state=present)
 taken_over:
   description: Whether the lock of another play was taken over.
   type: bool
   returned: with O(state=present)
 """
 
+import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -149,13 +162,13 @@ def acquire(module, path, owner):
                 lock.replace(path, owner["token"], {**holder, "release": params["release"]})
             return None, stale, reason
         if holder and holder["token"] in reasons:
-            if module.check_mode:
+            if module.check_mode or params["state"] == "checked":
                 return None, None, None
-            step = lock.free(path, holder["token"]) if params["state"] == "free" else lock.replace(path, holder["token"], content)
+            step = lock.replace(path, holder["token"], content)
             if step:
                 stale, reason = step, reasons[holder["token"]]
             continue  # somebody else may have been faster
-        if holder is None and (module.check_mode or params["state"] == "free" or lock.take(path, content)):
+        if holder is None and (module.check_mode or params["state"] == "checked" or lock.take(path, content)):
             return None, stale, reason
         if holder and time.monotonic() >= deadline:
             return holder, stale, reason
@@ -166,11 +179,12 @@ def main():
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["present", "absent", "free"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "absent", "checked"], "default": "present"},
             "path": {"type": "path", "default": lock.PATH},
             "wait": {"type": "int", "default": 0},
             "play": {"type": "str", "default": ""},
             "release": {"type": "str", "default": ""},
+            "look_for": {"type": "list", "elements": "path", "default": []},
             "force": {"type": "bool", "default": False},
             "audit": {"type": "path", "default": audit.LOG},
             "owner": {"type": "dict"},
@@ -202,7 +216,8 @@ def main():
     if stale:
         who = f"{stale.get('play') or 'a play'} of {stale.get('operator')} on {stale.get('controller')}"
         module.warn(f"The lock was held by {who} since {stale.get('time', 'unknown')}. It was taken over, as {reason}.")
-    module.exit_json(changed=False, owner=owner, taken_over=bool(stale), **({"holder": stale} if stale else {}))
+    found = [each for each in params["look_for"] if os.path.lexists(each)]
+    module.exit_json(changed=False, owner=owner, found=found, taken_over=bool(stale), **({"holder": stale} if stale else {}))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: release
-short_description: Prepares, switches, records, reverts and lists the releases of instances
+short_description: Prepare, switch, record, revert and list releases of instances
 version_added: 1.0.0
 description:
   - Deploy, upgrade and rollback make a release current in the same steps. V(prepared) writes the folder of a new release.
@@ -21,7 +21,7 @@ options:
   state:
     description: The step.
     type: str
-    choices: [prepared, switched, kept, back, listed]
+    choices: [prepared, switched, kept, reverted, listed]
     required: true
   dir:
     description: Folder on the host with a folder for each instance.
@@ -370,7 +370,7 @@ class Steps:
             **({"ref": item["ref"]} if item.get("ref") else {}),
             "asked": item["image"],
             "variant": item["variant"],
-            "environment": releases.masked(item["environment"]),
+            "environment": releases.without_secrets(item["environment"]),
             "project": item["project"],
             "url": item["url"],
             "devices": item.get("devices") or [],

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: source_git
 short_description: Check out a ref of a git repository as it is now
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Asks the repository which commit the ref is now, fetches that commit alone, and checks it out.
   - The repository is not asked for a commit that is given in full and is checked out already.

@@ -15,6 +15,9 @@ options:
     description: Folder on the control node for C(status.json) and C(status.html); empty for none. A dry run writes neither.
     type: str
     default: ""
+  template:
+    description: Jinja template of the page, on the control node; required with O(dir).
+    type: path
   min_free_gb:
     description: Gigabytes that ought to be free on each disk.
     type: float
@@ -28,6 +31,7 @@ options:
     type: list
     elements: str
     default: []
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
@@ -48,6 +52,7 @@ EXAMPLES = r"""
 - name: Make the report
   iopaint.fleet.status_report:
     dir: reports
+    template: "{{ role_path }}/templates/status.html.j2"
   register: report
   run_once: true
 """

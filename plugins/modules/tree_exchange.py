@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: tree_exchange
-short_description: Exchanges models and outputs for what was restored beside them
+short_description: Exchange models and outputs for what was restored next to them
 version_added: 1.0.0
 description:
   - V(staged) prepares a folder beside each tree for whatever restores into it. V(compared) hands the result to the containers'
@@ -259,7 +259,8 @@ class Steps:
             free = status.f_bavail * status.f_frsize
             if free < size:
                 raise RestoreError(
-                    f"The restore takes {size / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free there. Free some."
+                    f"The restore takes {size / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free there. "
+                    "Free some, then restore again."
                 )
         self.note({"token": token, "trees": [entry for _tree, entry in trees]})
         for tree, _entry in trees:

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: weights
 short_description: Put downloaded weights into the folder of models without following a link
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Containers can write the folder of models. M(ansible.builtin.get_url) would follow a link that one has put there, as root.
     So the play downloads weights into a folder of root's, and this module puts them in their place.

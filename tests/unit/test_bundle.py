@@ -24,7 +24,7 @@ LAMA = {"name": "lama", "path": "torch/hub/checkpoints/big-lama.pt", "checksum":
 
 def built(variant):
     image = f"iopaint:{variant}-1234-5678"
-    return {"image": image, "tags": [image, f"iopaint:{variant}-main", f"iopaint:{variant}-latest"], "built": True}
+    return {"image": image, "ref": "main", "tags": [image, f"iopaint:{variant}-main", f"iopaint:{variant}-latest"], "built": True}
 
 
 @pytest.fixture
@@ -316,7 +316,7 @@ def test_another_tar_is_named(run_module, bare):
     assert "it begins with README and not with bundle.json" in message
 
 
-IMAGE = {"variant": "cpu", "image": "iopaint:cpu-1", "id": "sha256:1", "size": 1, "tags": ["iopaint:cpu-1"]}
+IMAGE = {"variant": "cpu", "image": "iopaint:cpu-1", "ref": "main", "id": "sha256:1", "size": 1, "tags": ["iopaint:cpu-1"]}
 
 
 def of_members(bare, **members):

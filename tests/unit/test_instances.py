@@ -214,7 +214,10 @@ def test_an_option_of_many_lines_is_refused_and_its_value_unsaid():
 def test_what_two_instances_share_is_refused(entries, words):
     with pytest.raises(AnsibleFilterError) as error:
         instances(*entries)
-    assert str(error.value) == f"iopaint_instances: {words} is used by more than one instance."
+    assert (
+        str(error.value)
+        == f"iopaint_instances: {words} is used by more than one instance. Give each its own. Nothing was changed."
+    )
 
 
 # ---- dotenv ----------------------------------------------------------------------------------------------------------

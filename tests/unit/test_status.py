@@ -3,6 +3,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.action import status_report
@@ -10,6 +11,7 @@ from ansible_collections.iopaint.fleet.plugins.plugin_utils import gateways, sta
 
 NOW = "2026-01-03T01:30:00Z"
 GB = 10**9
+TEMPLATE = Path(__file__).resolve().parents[2] / "roles" / "iopaint_status" / "templates" / "status.html.j2"
 
 
 def instance(name="cpu", state="healthy", **more):
@@ -124,7 +126,7 @@ def test_the_last_backup_is_shown(ok, cell, note):
     document = fleet(one=answer(instance(), backup=backup))
     (line,) = lines(document)
     assert (line["backup"], line["note"]) == (cell, note)
-    assert f"<td>{cell}</td>" in status_report.page(document)
+    assert f"<td>{cell}</td>" in status_report.page(document, TEMPLATE)
 
 
 def test_an_interrupted_restore_is_named():
@@ -236,9 +238,12 @@ def report(monkeypatch):
         module = status_report.ActionModule.__new__(status_report.ActionModule)
         module._task = type("Task", (), {"args": arguments, "check_mode": check})()
         monkeypatch.setattr(status_report.ActionBase, "run", lambda self, tmp, task_vars: {})
-        module.validate_argument_spec = lambda spec: (
+        module.validate_argument_spec = lambda spec, **_rules: (
             None,
-            {key: arguments.get(key, option["default"]) for key, option in spec.items()},
+            {
+                "template": str(TEMPLATE),
+                **{key: arguments.get(key, option["default"]) for key, option in spec.items() if key != "template"},
+            },
         )
         hostvars = {name: {"iopaint_status": known} for name, known in hosts.items()}
         return module.run(task_vars={"ansible_play_hosts_all": list(hosts), "hostvars": hostvars})
@@ -265,7 +270,7 @@ def test_a_dry_run_and_an_empty_folder_write_nothing(report, tmp_path, monkeypat
 
 def test_a_folder_that_can_t_be_written_is_named(report, tmp_path):
     (tmp_path / "file").touch()
-    result = report({"one": answer()}, dir=str(tmp_path / "file" / "reports"))
+    result = report({"one": answer()}, dir=str(tmp_path / "file" / "reports"), names={"dir": "iopaint_status_dir"})
     assert result["failed"] is True
     assert "(iopaint_status_dir) on the control node can't be written" in result["msg"]
     assert "one" in result["table"]
@@ -273,7 +278,9 @@ def test_a_folder_that_can_t_be_written_is_named(report, tmp_path):
 
 def test_the_page_is_whole_and_takes_nothing_from_elsewhere():
     nasty = '<script>alert("x")</script>'
-    page = status_report.page(fleet(one=answer(instance(notes=[nasty])), lost={**LOST, "reason": nasty}, empty=answer(lock=LOCK)))
+    page = status_report.page(
+        fleet(one=answer(instance(notes=[nasty])), lost={**LOST, "reason": nasty}, empty=answer(lock=LOCK)), TEMPLATE
+    )
     assert nasty not in page
     assert page.count("&lt;script&gt;") == 3  # the instance's, and the host's in both tables
     assert not re.search(r"<script|<link|<img|https?://|@import|url\(", page)
@@ -287,12 +294,12 @@ def test_the_page_is_whole_and_takes_nothing_from_elsewhere():
 
 
 def test_on_the_page_an_instance_is_not_marked_for_what_its_host_says():
-    page = status_report.page(fleet(one=answer(instance(), lock=LOCK)))
+    page = status_report.page(fleet(one=answer(instance(), lock=LOCK)), TEMPLATE)
     assert re.findall(r'<tr class="(\w+)">', page) == ["ok", "attention"]
 
 
 def test_a_page_of_no_hosts_says_so():
-    assert "The play had no hosts." in status_report.page(fleet())
+    assert "The play had no hosts." in status_report.page(fleet(), TEMPLATE)
 
 
 def contrast(one, two):
@@ -308,7 +315,7 @@ def contrast(one, two):
 
 
 def test_every_text_can_be_read_in_light_and_dark():
-    style = (status_report.TEMPLATES / "status.html.j2").read_text()
+    style = TEMPLATE.read_text()
     light, dark = (dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", part)) for part in style.split("prefers-color-scheme: dark"))
     for colours in (light, dark):
         for name in ("text", "quiet", *status.LEVELS):

@@ -89,7 +89,7 @@ def test_a_disk_that_is_full_or_fills_up_is_named_and_nothing_is_restored(host, 
     before = host.state()
     run = play("playbooks/restore.yml")
     assert run.rc == 2, run.output
-    assert run.says(f"The restore takes 0.04 GB in {DISK}, and", "free there. Free some."), run.output
+    assert run.says(f"The restore takes 0.04 GB in {DISK}, and", "free there. Free some, then restore again."), run.output
     assert host.state() == before
     host(f"rm {DISK}/full")
     host.shell.check_output(
@@ -104,7 +104,7 @@ def test_a_disk_that_is_full_or_fills_up_is_named_and_nothing_is_restored(host, 
     host(f"rm {DISK}/full")
 
 
-def test_the_same_again_changes_nothing(host):
+def test_a_second_restore_changes_nothing(host):
     assert play("playbooks/backup.yml").rc == 0
     before = host.sums(), deployed(host.shell)
     run = play("playbooks/restore.yml")
