@@ -38,6 +38,8 @@ BACK = 'this brings it back: echo "set server paint/gpu-02:gpu-0 state ready" | 
 
 # ---- what HAProxy and its log say ------------------------------------------------------------------------------------
 
+TEMPLATE = Path(__file__).resolve().parents[2] / "roles" / "iopaint_status" / "templates" / "status.html.j2"
+
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_pools_and_servers_of_each_version(version):
@@ -511,7 +513,10 @@ def report(monkeypatch):
         module = status_report.ActionModule.__new__(status_report.ActionModule)
         module._task = type("Task", (), {"args": arguments, "check_mode": False})()
         monkeypatch.setattr(status_report.ActionBase, "run", lambda self, tmp, task_vars: {})
-        module.validate_argument_spec = lambda spec: (None, {key: arguments.get(key, spec[key]["default"]) for key in spec})
+        module.validate_argument_spec = lambda spec, **_rules: (
+            None,
+            {key: arguments.get(key, spec[key].get("default", str(TEMPLATE))) for key in spec},
+        )
         return module.run(task_vars={"ansible_play_hosts_all": list(variables), "hostvars": variables})
 
     return call
@@ -555,7 +560,7 @@ def test_files_and_table_have_hosts_and_gateways(report, tmp_path):
 def test_a_play_without_gateways_has_no_word_of_them(report):
     result = report({"one": {"iopaint_status": HOST}})
     assert "gateway" not in result["table"]
-    assert "ateway" not in status_report.page(fleet())
+    assert "ateway" not in status_report.page(fleet(), TEMPLATE)
 
 
 def test_a_play_of_gateways_alone_has_no_table_of_instances(report):
@@ -565,7 +570,7 @@ def test_a_play_of_gateways_alone_has_no_table_of_instances(report):
 
 def test_the_page_shows_each_server_and_what_is_said():
     nasty = '<script>alert("x")</script>'
-    page = status_report.page(fleet(one=answer(pool(servers=OUT, notes=[nasty])), lost={**LOST, "reason": nasty}))
+    page = status_report.page(fleet(one=answer(pool(servers=OUT, notes=[nasty])), lost={**LOST, "reason": nasty}), TEMPLATE)
     assert nasty not in page
     assert page.count("&lt;script&gt;") == 2
     assert page.count("<table>") == page.count("</table>") == page.count("<caption>") == 3
