@@ -42,17 +42,16 @@ class ActionModule(ActionBase):
             "template": {"type": "path"},
             "names": {"type": "dict", "default": {}},
         }
-        _result, arguments = self.validate_argument_spec(options, required_by={"dir": "template"})
+        _result, arguments = self.validate_argument_spec(options)
         self.params = arguments
         hosts = {name: task_vars["hostvars"][name].get("iopaint_status") for name in task_vars["ansible_play_hosts_all"]}
         fleet = status.document(hosts, arguments["min_free_gb"] * 1e9)
         written = []
         folder = os.path.abspath(os.path.expanduser(arguments["dir"])) if arguments["dir"] else None
         if folder and not self._task.check_mode:
-            texts = {
-                "status.json": json.dumps(fleet, indent=2, ensure_ascii=False) + "\n",
-                "status.html": page(fleet, Path(arguments["template"])),
-            }
+            texts = {"status.json": json.dumps(fleet, indent=2, ensure_ascii=False) + "\n"}
+            if arguments["template"]:
+                texts["status.html"] = page(fleet, Path(arguments["template"]))
             try:
                 os.makedirs(folder, exist_ok=True)
                 for name, text in texts.items():
