@@ -69,7 +69,7 @@ class ActionModule(ActionBase):
             "hosts": {"type": "list", "elements": "str", "default": task_vars["ansible_play_hosts_all"]},
             "gateways": {"type": "list", "elements": "str", "default": []},
         }
-        _result, arguments = self.validate_argument_spec(options, required_by={"dir": "template"})
+        _result, arguments = self.validate_argument_spec(options)
         self.params = arguments
         variables = task_vars["hostvars"]
         hosts = {name: variables[name].get("iopaint_status") for name in arguments["hosts"]}
@@ -78,10 +78,9 @@ class ActionModule(ActionBase):
         written = []
         folder = os.path.abspath(os.path.expanduser(arguments["dir"])) if arguments["dir"] else None
         if folder and not self._task.check_mode:
-            texts = {
-                "status.json": json.dumps(fleet, indent=2, ensure_ascii=False) + "\n",
-                "status.html": page(fleet, Path(arguments["template"])),
-            }
+            texts = {"status.json": json.dumps(fleet, indent=2, ensure_ascii=False) + "\n"}
+            if arguments["template"]:
+                texts["status.html"] = page(fleet, Path(arguments["template"]))
             try:
                 os.makedirs(folder, exist_ok=True)
                 for name, text in texts.items():

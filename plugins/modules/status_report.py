@@ -16,7 +16,7 @@ options:
     type: str
     default: ""
   template:
-    description: Jinja template of the page, on the control node; required with O(dir).
+    description: Jinja template of the page, on the control node. Without one no page is written.
     type: path
   min_free_gb:
     description: Gigabytes that ought to be free on each disk.

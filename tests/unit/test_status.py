@@ -238,7 +238,7 @@ def report(monkeypatch):
         module = status_report.ActionModule.__new__(status_report.ActionModule)
         module._task = type("Task", (), {"args": arguments, "check_mode": check})()
         monkeypatch.setattr(status_report.ActionBase, "run", lambda self, tmp, task_vars: {})
-        module.validate_argument_spec = lambda spec, **_rules: (
+        module.validate_argument_spec = lambda spec: (
             None,
             {
                 "template": str(TEMPLATE),
