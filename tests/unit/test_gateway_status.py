@@ -513,7 +513,7 @@ def report(monkeypatch):
         module = status_report.ActionModule.__new__(status_report.ActionModule)
         module._task = type("Task", (), {"args": arguments, "check_mode": False})()
         monkeypatch.setattr(status_report.ActionBase, "run", lambda self, tmp, task_vars: {})
-        module.validate_argument_spec = lambda spec, **_rules: (
+        module.validate_argument_spec = lambda spec: (
             None,
             {key: arguments.get(key, spec[key].get("default", str(TEMPLATE))) for key in spec},
         )
