@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Which updates apt takes with the preferences of the role iopaint_maintain, from repositories of all kinds; none is installed."""
+"""The role iopaint_maintain: updates that apt takes by its preferences, from repositories of all kinds. Nothing is installed."""
 
 import hashlib
 import re
