@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import hmac
 import io
 import ipaddress
@@ -24,10 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from metrics import PATH as METRICS
+from metrics import Metrics, route_of
 from PIL import Image
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 LOOPBACK = ("localhost", "localhost.localdomain", "ip6-localhost")
 ON = ("true", "1", "yes", "on")  # as the entrypoint has it
@@ -243,6 +246,7 @@ class Guard:
     def __init__(self, app, limits, outputs):
         self.app, self.limits, self.outputs = app, limits, Path(outputs)
         self.turn, self.inside = asyncio.Lock(), 0
+        self.metrics = Metrics()
         self.used, self.measured = 0, float("-inf")
 
     async def __call__(self, scope, receive, send):
@@ -250,11 +254,31 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        began, status = time.monotonic(), None
+
+        async def counted(message):
+            nonlocal status
+            status = status or message.get("status")
+            await send(message)
+
+        try:
+            await self.answered(scope, receive, counted)
+        finally:
+            if status:
+                self.metrics.count(path_of(scope), status, time.monotonic() - began)
+
+    async def answered(self, scope, receive, send):
+        """Answer one request, or hand it on, where it passes the limits."""
         try:
             scope, from_gateway = self.without_token(scope)
             if self.limits.token_file and not (from_gateway or self.limits.allow_anonymous or is_loopback(scope)):
                 raise RefusedError(401, "This instance answers to its gateway only.")
             self.check_host_and_origin(scope, from_gateway)
+            if path_of(scope) == METRICS:
+                if self.limits.token_file and not (from_gateway or is_loopback(scope)):
+                    raise RefusedError(401, "The measures of this instance are for its gateway.")
+                await (await self.measured_page())(scope, receive, send)
+                return
             await self.guarded(scope, receive, self.without_cors(send))
         except RefusedError as refusal:
             if scope["type"] == "websocket":
@@ -264,6 +288,12 @@ class Guard:
                 await refusal.response()(scope, receive, send)
         except asyncio.CancelledError:  # the client has gone
             return
+
+    async def measured_page(self):
+        """Return the answer for Prometheus."""
+        await self.healthy()
+        body, kind = self.metrics.page()
+        return Response(body, media_type=kind)
 
     def without_token(self, scope):
         """Return a request without its token, and whether it is one of the gateway's."""
@@ -398,14 +428,20 @@ class Guard:
         """Let a request compute once it is its turn; a client that goes while it waits loses its place."""
         self.check_queue()
         self.inside += 1
-        mine = asyncio.ensure_future(self.turn.acquire())
+        self.metrics.queue.inc()
+        began, mine = time.monotonic(), asyncio.ensure_future(self.turn.acquire())
         try:
-            await asyncio.wait({mine, replay.leaving()}, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                await asyncio.wait({mine, replay.leaving()}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self.metrics.queue.dec()
+                self.metrics.waited.observe(time.monotonic() - began)
             if not mine.done():
                 mine.cancel()
                 return
             try:
-                await self.compute_now(scope, replay, send, fields)
+                with self.metrics.computed.labels(route_of(path_of(scope)), self.metrics.name).time():
+                    await self.compute_now(scope, replay, send, fields)
             finally:
                 self.turn.release()
         finally:
@@ -446,8 +482,12 @@ class Guard:
         return status, b"".join(body)
 
     async def healthy(self):
-        """Return whether IOPaint has a model."""
-        return (await self.asked(SWITCHES))[0] == 200
+        """Return whether IOPaint has a model, and note which."""
+        status, body = await self.asked(SWITCHES)
+        if status == 200:
+            with contextlib.suppress(ValueError, AttributeError):
+                self.metrics.loaded(json.loads(body).get("name"))
+        return status == 200
 
     async def check_model(self, fields):
         """Refuse a model that is not there: IOPaint would give up the one it has."""
@@ -476,4 +516,6 @@ def guard(app, environ, outputs, port):
     limits = Limits.of(environ)
     if limits.unhealthy_minutes:
         threading.Thread(target=watch, args=(port, limits.unhealthy_minutes), daemon=True).start()
-    return Guard(app, limits, outputs)
+    guarded = Guard(app, limits, outputs)
+    guarded.metrics.loaded(environ.get("IOPAINT_MODEL"))  # until it is asked
+    return guarded

@@ -15,6 +15,8 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+sys.path.insert(0, str(ROOT / "docker/image"))  # where guard.py finds metrics.py
+
 
 def load():
     spec = importlib.util.spec_from_file_location("guard", ROOT / "docker/image/guard.py")
@@ -552,3 +554,96 @@ def test_what_is_unhealthy_for_good_ends(watched, capsys):
 
 def test_a_start_takes_its_time_and_one_bad_answer_ends_nothing(watched):
     assert watched(*[500] * 20, 200, 500, 200, 503, 200, 500) == [500]
+
+
+# ---- what is measured ------------------------------------------------------------------------------------------------
+
+
+def measures(app, **more):
+    """The page for Prometheus, by name with labels."""
+
+    async def ask():
+        client = Client(app, "GET", "/metrics", **more)
+        await client.done
+        return client
+
+    client = asyncio.run(ask())
+    lines = [line for line in client.body.decode().splitlines() if line and not line.startswith("#")]
+    return client, {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if client.status == 200}
+
+
+def test_requests_and_computations_are_counted(tmp_path):
+    app = guard.Guard(App(), guard.Limits(), tmp_path)
+
+    async def ask():
+        for method, path in (("GET", "/api/v1/model"), ("GET", "/x?1"), ("GET", "/assets/y.js"), ("POST", "/api/v1/inpaint")):
+            await Client(app, method, path, b"{}" if method == "POST" else b"").done
+        await Client(app, "GET", "/", host="evil.example.com").done
+
+    asyncio.run(ask())
+    client, found = measures(app)
+    assert client.headers["content-type"].startswith("text/plain")
+    assert found['iopaint_requests_total{route="/api/v1/model",status="200"}'] == 1
+    assert found['iopaint_requests_total{route="page",status="200"}'] == 2
+    assert found['iopaint_requests_total{route="page",status="421"}'] == 1
+    assert found['iopaint_request_seconds_count{route="/api/v1/inpaint"}'] == 1
+    assert found["iopaint_queue_seconds_count"] == 1
+    assert found["iopaint_queue_length"] == 0
+    assert [value for name, value in found.items() if name.startswith("iopaint_computation_seconds_count")] == [1]
+
+
+def test_the_line_is_measured_while_it_is_there(tmp_path):
+    stand_in = App()
+    stand_in.seconds = 0.3
+    app = guard.Guard(stand_in, guard.Limits(), tmp_path)
+
+    async def ask():
+        waiting = [asyncio.ensure_future(Client(app, "POST", "/api/v1/inpaint", b"{}").done) for _number in range(3)]
+        await asyncio.sleep(0.15)
+        length = app.metrics.queue._value.get()
+        await asyncio.gather(*waiting)
+        return length
+
+    assert asyncio.run(ask()) == 2
+
+
+def test_the_model_that_is_loaded_is_named_once(tmp_path):
+    class Named(App):
+        names = iter(["lama", "cv2"])
+
+        async def __call__(self, scope, receive, send):
+            if scope["path"] != "/api/v1/model":
+                return await super().__call__(scope, receive, send)
+            body = json.dumps({"name": next(self.names)}).encode()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            return await send({"type": "http.response.body", "body": body})
+
+    app = guard.Guard(Named(), guard.Limits(), tmp_path)
+    assert measures(app)[1]['iopaint_model_loaded{model="lama"}'] == 1
+    found = measures(app)[1]
+    assert [name for name in found if name.startswith("iopaint_model_loaded")] == ['iopaint_model_loaded{model="cv2"}']
+
+
+def test_foreign_paths_make_no_series_of_their_own(tmp_path):
+    app = guard.Guard(App(), guard.Limits(), tmp_path)
+
+    async def ask():
+        for number in range(50):
+            await Client(app, "GET", f"/api/v1/{number}").done
+            await Client(app, "GET", f"/{number}").done
+
+    asyncio.run(ask())
+    routes = {name for name in measures(app)[1] if name.startswith("iopaint_requests_total")}
+    assert routes == {'iopaint_requests_total{route="other",status="200"}', 'iopaint_requests_total{route="page",status="200"}'}
+
+
+@pytest.mark.parametrize(
+    ("client", "header", "status"),
+    [(("192.0.2.1", 1), "", 401), (("192.0.2.1", 1), "right", 200), (("127.0.0.1", 1), "", 200)],
+)
+def test_measures_are_for_loopback_and_the_gateway(tmp_path, client, header, status):
+    (tmp_path / "token").write_text("right\n")
+    limits = guard.Limits(token_file=str(tmp_path / "token"), allow_anonymous=True)
+    more = [(guard.GATEWAY, header.encode())] if header else []
+    answer, _found = measures(guard.Guard(App(), limits, tmp_path), client=client, more=more)
+    assert answer.status == status

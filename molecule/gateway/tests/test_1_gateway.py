@@ -103,6 +103,7 @@ def test_statistics_and_metrics_are_for_loopback(gateway, ask):
     )
     assert 'haproxy_server_check_status{proxy="paint",server="iopaint-gateway-2:cpu",state="L7OK"} 1' in answer
     assert ask(port=8404, ca=None)["status"] == 0
+    assert ask(user=ALICE, path="/metrics")["status"] == 404
 
 
 def test_no_password_is_on_the_host(gateway):
