@@ -54,7 +54,7 @@ supported: env ## the supported releases of ansible-core: playbooks parse, sanit
 unit: env ## unit tests of plugins and docker/image/entrypoint
 	pytest -q -n auto
 
-demo: env ## IOPaint on a test host on this machine, on http://127.0.0.1:8080
+demo: env ## IOPaint on a test host on this machine, on https://127.0.0.1:8443 with a login
 	@scripts/demo up
 
 demo-down: env ## remove what `make demo` made
