@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """What a gateway costs a request against the instance itself, and the guard against none, in one run on hosts that are up.
 
-Requests come from a third host, one after the other over a kept connection, by turns in blocks, so that what else the machine does
-meets both alike. The load is wrk's. The instance is the scenario's stand-in, which answers at once: the figures are the gateway's own.
+Requests come from a third host, one after the other over a kept connection, by turns in blocks, so that what else the machine
+does meets both alike. The load is wrk's. The instance is the scenario's stand-in, which answers at once: the figures are the
+gateway's own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 VISITOR, GATEWAY, INSTANCE = "iopaint-gateway-3", "iopaint-gateway-1", "iopaint-gateway-2"
@@ -73,8 +76,6 @@ def load(seconds, address, *headers):
 
 def guard_milliseconds(requests):
     """Return the milliseconds that the guard adds to an inpainting of 512 x 512 pixels, in this process."""
-    from PIL import Image
-
     sys.path.insert(0, str(ROOT / "docker" / "image"))
     spec = importlib.util.spec_from_file_location("guard", ROOT / "docker/image/guard.py")
     guard = sys.modules["guard"] = importlib.util.module_from_spec(spec)
