@@ -10,7 +10,8 @@ variable "EXTRAS" { default = "" }                     # plugins (rembg and what
 variable "VERSION" { default = "latest" }              # tag iopaint:<variant>-VERSION
 variable "REGISTRY" { default = "" }                   # prefix of the tags, with its slash: registry.example.com/team/
 variable "TAGS" { default = "" }                       # comma-separated tags in place of the one above, for one variant
-variable "BASE" { default = "debian:bookworm-slim" }   # base image with apt and Python 3.11 in its archive; @sha256:… pins it
+# Base image with apt and Python 3.11 in its archive. `make constraints` takes the digest anew.
+variable "BASE" { default = "debian:bookworm-slim@sha256:88200866dfff7ea7f5cbcb6ec7c8a701889efe6fe859fe64d6990e4b07ea4171" }
 variable "BASE_ID" { default = "" }                    # its ID, which the image notes
 variable "REVISION" { default = "" }                   # commit, or digest of the tree
 variable "RECIPE" { default = "" }                     # digest of the recipe
@@ -41,7 +42,7 @@ target "_network" {
     notequal("", CA_BUNDLE) ? "id=ca,src=${CA_BUNDLE}" : "",
     notequal("", NETWORK) ? "id=network,env=NETWORK" : "",
   ])
-  # The proxies are named, and empty, as buildx takes those that aren't from the client's config.json.
+  # The proxies are named and empty, because buildx takes a name that is not from the client's config.json.
   args = {
     BASE        = BASE
     HTTP_PROXY  = ""

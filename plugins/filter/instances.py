@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from ansible.errors import AnsibleFilterError
 from ansible_collections.iopaint.fleet.plugins.filter.model_files import KNOWN
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import reached_at
-from ansible_collections.iopaint.fleet.plugins.module_utils.text import one_line
+from ansible_collections.iopaint.fleet.plugins.module_utils.text import is_one_line
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import devices
 
 PORT = re.compile("[0-9]{1,5}")
@@ -31,6 +31,7 @@ OPTION = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 SCALARS = (str, int, float, bool)
 KINDS = {"options": dict, "model_urls": dict, "guard": dict, "devices": list}
 WORDS = {dict: "a dictionary", list: "a list", SCALARS: "a single value"}
+SECRETS = "/run/iopaint-fleet"  # in a container; the folder with the gateway's token
 MODEL_MIRROR = re.compile(r"[A-Z][A-Z0-9_]*_MODEL_(URL|MD5)")
 
 
@@ -86,6 +87,26 @@ def guard(limits, where):
     }
 
 
+def token_variables(address, defaults, where):
+    """Return the variables by which an instance asks for the gateway's token.
+
+    defaults: token (whether the host has one; None where that is not judged) and allow_anonymous. Raise AnsibleFilterError where
+    an instance would answer the network without a login.
+    """
+    exposed = not ipaddress.ip_address(address).is_loopback
+    anonymous = bool(defaults.get("allow_anonymous"))
+    if defaults.get("token"):
+        file = {"IOPAINT_FLEET_TOKEN_FILE": f"{SECRETS}/token"}
+        return file if exposed and not anonymous else {**file, "IOPAINT_FLEET_ALLOW_ANONYMOUS": "true"}
+    if defaults.get("token") is False and exposed and not anonymous:
+        raise AnsibleFilterError(
+            f"{where}: whoever reaches {address} (bind_address or iopaint_bind_address) could use the instance, as it has no "
+            "login. Put a gateway before it (group gateways of the inventory), set iopaint_gateway_token for one of your own, or "
+            "set iopaint_allow_anonymous: true. Nothing was changed."
+        )
+    return {}
+
+
 def writes_models(instance, environment, models):
     """Return whether IOPaint writes to the folder of models with these options.
 
@@ -134,7 +155,7 @@ def complete(entry, where, defaults, models):
     for option, instead in OWN_OPTIONS.items():
         if option in options:
             raise AnsibleFilterError(f"{where}: options.{option} is set by the role; use {instead}.")
-    broken = sorted(f"options.{name!s}" for name, value in options.items() if not one_line(f"{name}{text(value)}"))
+    broken = sorted(f"options.{name!s}" for name, value in options.items() if not is_one_line(f"{name}{text(value)}"))
     if broken:  # what they hold may be a secret
         raise AnsibleFilterError(f"{where}: {', '.join(broken)} must be of one line, without control characters.")
     odd = sorted(repr(name) for name in options if not OPTION.fullmatch(str(name)))
@@ -156,11 +177,13 @@ def complete(entry, where, defaults, models):
         "models_writable": writable,
         "url": f"http://{reached_at(address)}:{port}",
         "published": {"address": address, "port": port, "project": f"iopaint-{name}"},
+        "token": bool(defaults.get("token")),
         "environment": {
             "IOPAINT_MODEL": instance["model"],
             **mirrors(instance, defaults, where),
             **guard(instance.get("guard"), where),
             **offline,
+            **token_variables(instance["bind_address"], defaults, where),
             **environment,
         },
     }
@@ -175,7 +198,10 @@ def instances(wanted, defaults, images=None, gpus=None, models=()):
         values = [instance[key] for instance in done]
         twice = sorted({str(value) for value in values if values.count(value) > 1})
         if twice:
-            raise AnsibleFilterError(f"iopaint_instances: {key} {', '.join(twice)} is used by more than one instance.")
+            raise AnsibleFilterError(
+                f"iopaint_instances: {key} {', '.join(twice)} is used by more than one instance. Give each its own. "
+                "Nothing was changed."
+            )
     devices.check(done, gpus)
     for instance in done:
         own = (images or {}).get(instance["variant"])
@@ -202,7 +228,7 @@ def to_dotenv(values):
     lines = []
     for name, value in values.items():
         shown = text(value)
-        if not one_line(shown) or not OPTION.fullmatch(name):
+        if not is_one_line(shown) or not OPTION.fullmatch(name):
             raise AnsibleFilterError(
                 f"The value for {name!r} of an instance (iopaint_instances or a default of it) has more than one line or a "
                 "control character. Correct it. Nothing was changed."
@@ -214,11 +240,17 @@ def to_dotenv(values):
     return "\n".join(lines) + "\n"
 
 
+def token_override(instance, folder):
+    """Return the text of a compose file that mounts the folder with the gateway's token."""
+    return f"services:\n  iopaint-{instance['variant']}:\n    volumes:\n      - {folder}:{SECRETS}:ro\n"
+
+
 def instance_releases(wanted, layout, common):
     """Return what each completed instance wants to run as the module release takes it.
 
-    layout: data (where outputs lie), compose and unprivileged (the texts of the compose file and of its override) and gpu_mode
-    (how the engine hands out GPUs, cdi or legacy). common: settings of the compose file that all instances share.
+    layout: data (where outputs lie), compose and unprivileged (the texts of the compose file and of its override), gpu_mode
+    (how the engine hands out GPUs, cdi or legacy) and token_dir (the folder with the gateway's token). common: settings of the
+    compose file that all instances share.
     """
     done = []
     for instance in wanted:
@@ -231,7 +263,9 @@ def instance_releases(wanted, layout, common):
             "MODELS_ACCESS": "rw" if instance["models_writable"] else "ro",
             "MEMORY": instance["memory"],
             # So that an operator's own `docker compose` there means the same.
-            "COMPOSE_FILE": ":".join(["compose.yaml", "unprivileged.yaml"] + ["devices.yaml"] * (variant == "GPU")),
+            "COMPOSE_FILE": ":".join(
+                ["compose.yaml", "unprivileged.yaml"] + ["devices.yaml"] * (variant == "GPU") + ["token.yaml"] * instance["token"]
+            ),
             **common,
         }
         files = [
@@ -243,6 +277,8 @@ def instance_releases(wanted, layout, common):
         if instance["variant"] == "gpu":
             override = devices.compose_override(instance, layout["gpu_mode"])
             files.append({"name": "devices.yaml", "content": override, "mode": "0644"})
+        if instance["token"]:
+            files.append({"name": "token.yaml", "content": token_override(instance, layout["token_dir"]), "mode": "0644"})
         release = {key: instance[key] for key in ("name", "variant", "image", "url", "environment", "cpu_allowed", "memory")}
         release.update(
             ref=instance.get("ref"),

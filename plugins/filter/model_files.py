@@ -92,7 +92,10 @@ def model_files(models):
         values = [file[key] for file in files]
         twice = sorted({str(value) for value in values if values.count(value) > 1})
         if twice:
-            raise AnsibleFilterError(f"iopaint_models: {key} {', '.join(twice)} is used by more than one model.")
+            raise AnsibleFilterError(
+                f"iopaint_models: {key} {', '.join(twice)} is used by more than one model. Give each its own. "
+                "Nothing was changed."
+            )
     return files
 
 

@@ -25,11 +25,11 @@ def upgrade_table(hosts):
     """Return the table."""
     cells = [list(HEADING)]
     for host in hosts:
-        cells += rows(host["inventory_hostname"], host.get("iopaint_upgraded") or untouched(host))
+        cells += rows(host["inventory_hostname"], host.get("iopaint_upgraded") or not_reached(host))
     return table.text_table(cells)
 
 
-def untouched(host):
+def not_reached(host):
     """Return the result of a host that the roll did not reach."""
     return {"outcome": "not reached", "instances": upgraded_instances([], host.get("iopaint_listed", {}).get("instances", []))}
 
@@ -75,9 +75,9 @@ def upgrade_batches(hostvars):
     return next((plan["batches"] for plan in plans if plan), [1])
 
 
-def upgrade_failures(hosts):
-    """Return how many hosts have failed so far."""
-    return sum((host.get("iopaint_upgraded") or {}).get("outcome") in FAILURES for host in hosts)
+def upgrade_failures(hosts, fact="iopaint_upgraded"):
+    """Return how many hosts have failed so far, by the fact with their outcome."""
+    return sum((host.get(fact) or {}).get("outcome") in FAILURES for host in hosts)
 
 
 class FilterModule:

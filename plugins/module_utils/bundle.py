@@ -255,7 +255,7 @@ def check(entries, fields, where):
 
 def check_manifest(images, models):
     """Raise BundleError unless these are the images and models of a manifest."""
-    check(images, {"variant": str, "image": str, "id": str, "size": int, "tags": [str]}, f"images in its {MANIFEST}")
+    check(images, {"variant": str, "image": str, "ref": str, "id": str, "size": int, "tags": [str]}, f"images in its {MANIFEST}")
     check_models(models, f"models in its {MANIFEST}")
 
 

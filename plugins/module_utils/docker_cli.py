@@ -31,7 +31,7 @@ def network_secret(network):
     return "\n".join(f"{name}={value}" for name, value in sorted(network.items()))
 
 
-def documents(module, text, asked):
+def parse_documents(module, text, asked):
     """Return the documents (a list of objects, at least one) that docker gave; fail the module where they are none.
 
     asked: the command, for the message.
@@ -89,7 +89,7 @@ class Docker:
             if "no such image" not in err.lower():
                 self.info("{{.ServerVersion}}")
             return None
-        return documents(self.module, out, "image inspect")[0]
+        return parse_documents(self.module, out, "image inspect")[0]
 
     def info(self, field):
         """Return one field of `docker info` in Go template form, for example {{.DockerRootDir}}."""

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """A tree of data beside its replacement: compared, exchanged in one step, taken back.
 
-    models, .restore-models-1f0c22aa/models (its replacement), .former-models-20261124T031500Z (what was replaced)
+    models, .restore-models-1f0c22aa/models (its replacement), .previous-models-20261124T031500Z (what was replaced)
 
 The container owns the tree, so nothing below it is reached by a path: folders are opened one by one, and no link is followed.
 """
@@ -14,11 +14,12 @@ import errno
 import os
 import re
 import stat
-import subprocess
 import time
 
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import remove
+
 RECORD = ".restore.json"  # in the data folder, while a restore is at work
-READY, FORMER = ".restore-", ".former-"
+READY, PREVIOUS = ".restore-", ".previous-"
 NEW, CHANGED, REMOVED, NEWER = "new", "changed", "removed", "newer and left"
 STAMP = re.compile(r"-\d{8}T\d{6}Z(\.\d+)?$")
 TREE = re.compile(r"models|outputs/[^/.,][^/,]*")
@@ -111,10 +112,10 @@ class Tree:
             above = os.path.dirname(above)
         return None
 
-    def formers(self):
+    def previous(self):
         """Return what earlier exchanges have replaced."""
         names = sorted(os.listdir(self.above)) if os.path.isdir(self.above) else []
-        wanted = FORMER + self.base
+        wanted = PREVIOUS + self.base
         return [os.path.join(self.above, name) for name in names if STAMP.sub("", name) == wanted != name]
 
     def settle(self, user):
@@ -203,22 +204,22 @@ class Tree:
 
     def put_aside(self):
         """Move the previous tree out of the replacement's folder; return where it is."""
-        stamp = f"{FORMER}{self.base}{time.strftime('-%Y%m%dT%H%M%SZ', time.gmtime())}"
+        stamp = f"{PREVIOUS}{self.base}{time.strftime('-%Y%m%dT%H%M%SZ', time.gmtime())}"
         tries = [stamp, *(f"{stamp}.{number}" for number in range(1, 1000))]
-        former = next(path for path in (os.path.join(self.above, name) for name in tries) if not os.path.lexists(path))
-        os.rename(self.stage, former)
+        previous = next(path for path in (os.path.join(self.above, name) for name in tries) if not os.path.lexists(path))
+        os.rename(self.stage, previous)
         self.drop()
-        return former
+        return previous
 
     def drop(self):
-        """Remove the replacement's folder; by rm, as folders may lie deeper in each other than Python recurses.
+        """Remove the replacement's folder.
 
         It is renamed first: a restic whose play was killed may still be at work, and finds none of its paths then.
         """
         gone = f"{self.ready}.gone"
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.ready, gone)
-        subprocess.run(["rm", "-rf", "--", gone], check=True)
+        remove(gone)
 
     def prune(self):
         """Remove of the previous tree what the tree has as well, the same file; return whether anything is left of it."""

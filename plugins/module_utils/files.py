@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import stat
+import subprocess
 
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 PASS_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # which needs no right to list it
@@ -208,6 +209,16 @@ def write(path, content, mode=0o644):
             stream.write(content.encode())
     finally:
         os.close(above)
+
+
+def remove(path, ignore_errors=False):
+    """Remove a file, a link, or a folder with all that is in it, if it is there; raise OSError with what rm says.
+
+    By rm, as folders may lie deeper in each other than shutil.rmtree recurses.
+    """
+    done = subprocess.run(["/bin/rm", "-rf", "--", path], capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode != 0 and not ignore_errors:
+        raise OSError(done.stderr.strip())
 
 
 def is_locked(path):

@@ -140,10 +140,10 @@ def deadline(seconds):
     def expired(_signal, _frame):
         raise TimeoutError(f"not done within {seconds:g} s")
 
-    former = signal.signal(signal.SIGALRM, expired)
+    previous = signal.signal(signal.SIGALRM, expired)
     signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, former)
+        signal.signal(signal.SIGALRM, previous)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 # What the module registry_image calls the settings that a cause names, unless its caller has names for them.
-SETTINGS = {"repository": "repository", "ca": "/etc/docker/certs.d", "login": "docker login"}
+SETTINGS = {"repository": "repository", "ca": "/etc/docker/certs.d", "login": "docker login", "proxy": "/etc/docker/daemon.json"}
 # The engine's words (the first that match count), and what to do. {registry}: HOST:PORT, {name}: HOST:PORT/team/iopaint.
 CAUSES = (
     (
@@ -26,6 +26,11 @@ CAUSES = (
     (
         r"server gave HTTP response to HTTPS client",
         "The registry speaks plain HTTP. Give it a certificate (iopaint.fleet.registry makes one).",
+    ),
+    (
+        r"proxy authentication required|proxyconnect|\b407\b",
+        "The engine's proxy does not let it through. Check the proxy's address, user and password ({proxy}), or except "
+        "{registry} from it.",
     ),
     (
         r"unauthorized|authentication required|no basic auth credentials|denied|\b401\b|\b403\b",

@@ -14,16 +14,16 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
 
 from ansible_collections.iopaint.fleet.plugins.module_utils import foreign, network
 from ansible_collections.iopaint.fleet.plugins.module_utils.audit import now
-from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, remove, write
 
 SCHEMA = 1
 RECORD = "release.json"
-OVERRIDES = ("unprivileged.yaml", "devices.yaml")  # compose files that a release may have after compose.yaml, in their order
+# Compose files that a release may have after compose.yaml, in their order.
+OVERRIDES = ("unprivileged.yaml", "devices.yaml", "token.yaml")
 PREPARED, CURRENT, PREVIOUS, FAILED, SUPERSEDED = "prepared", "current", "previous", "failed", "superseded"
 TEXT = (str, type(None))
 WORDS = ("time", "operator", "controller", "reason", "image", "image_id", "asked", "digest", "ref", "revision")
@@ -37,7 +37,7 @@ KINDS = {  # types of a record's values
 OUTCOMES = (PREPARED, CURRENT, PREVIOUS, FAILED, SUPERSEDED)
 
 
-def masked(environment):
+def without_secrets(environment):
     """Return options with the values of secrets left out."""
     return {
         name: "***" if network.SECRET.search(name) else network.masked(str(value), [value]) for name, value in environment.items()
@@ -206,7 +206,7 @@ class Releases:
         make_folder(self.home)
         for name in os.listdir(self.home):
             if name.startswith(".new-"):  # of a play that was killed here
-                shutil.rmtree(os.path.join(self.home, name))
+                remove(os.path.join(self.home, name))
         candidate = tempfile.mkdtemp(prefix=".new-", dir=self.home)
         os.chmod(candidate, 0o755)  # noqa: S103 - mkdtemp made it for root alone; options.env has a mode of its own
         for name, content, mode in files:
@@ -287,7 +287,7 @@ class Releases:
         }
         try:
             settings = from_dotenv(read(os.path.join(folder, ".env")))
-            environment = masked(from_dotenv(read(os.path.join(folder, "options.env"))))
+            environment = without_secrets(from_dotenv(read(os.path.join(folder, "options.env"))))
             (variable,) = [name for name in settings if name.endswith("_IMAGE")]
         except (OSError, ValueError):
             self.save({**record, "outcome": FAILED, "reason": f"its record and its files are damaged ({why})"})

@@ -16,6 +16,6 @@ def plain(text):
     return "".join(character for character in clean if character in "\t\n" or character.isprintable())
 
 
-def one_line(text):
+def is_one_line(text):
     """Return whether a text is one line, without control characters; letters of any script are fine."""
     return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)

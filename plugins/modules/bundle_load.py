@@ -72,7 +72,7 @@ loaded:
   elements: str
   returned: success
 built:
-  description: By variant C(image), C(id), C(size) and C(tags), as the module M(iopaint.fleet.image_build) gives them.
+  description: By variant C(image), C(tags), C(ref), C(id) and C(size), as the module M(iopaint.fleet.image_build) gives them.
   type: dict
   returned: success
 """
@@ -199,7 +199,7 @@ class Load:
         done = {}
         for image in self.params["images"]:
             document = self.image(image["image"]) or {"Id": image["id"], "Size": image["size"]}
-            facts = {"image": image["image"], "tags": image["tags"], "built": False, "seconds": 0.0}
+            facts = {"image": image["image"], "tags": image["tags"], "ref": image["ref"], "built": False, "seconds": 0.0}
             done[image["variant"]] = {**facts, "id": document["Id"], "size": document["Size"]}
         return done
 

@@ -106,7 +106,15 @@ def described(module, docker):
         facts = {key: labels.get(label, "") for key, label in LABELS.items()}
         tags = sorted({built["image"], *built["tags"]})
         images.append(
-            {"variant": variant, "image": built["image"], "id": image["Id"], "size": image["Size"], "tags": tags, **facts}
+            {
+                "variant": variant,
+                "image": built["image"],
+                "ref": built["ref"],
+                "id": image["Id"],
+                "size": image["Size"],
+                "tags": tags,
+                **facts,
+            }
         )
     for model in sorted(params["models"], key=lambda model: model["path"]):
         with weights.opened(params["models_dir"], model) as stream:

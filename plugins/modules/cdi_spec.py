@@ -203,7 +203,8 @@ class Spec:
         if lacking:
             self.module.fail_json(
                 msg=f"{self.output} declares {', '.join(lacking)}, and `nvidia-ctk cdi list` does not show it, so no engine will "
-                f"find it either. It says: {' '.join((err or out).split())}"
+                f"find it either. Run `systemctl restart nvidia-cdi-refresh.service` and see its journal. The command says: "
+                f"{' '.join((err or out).split())}"
             )
 
 
@@ -240,8 +241,8 @@ def run(module: AnsibleModule) -> dict:
     before = read(spec.output)
 
     others = other_files(directories, spec.output, wanted)
-    former = [path for path in others if read(path).startswith(MARK)]  # of the time before the unit did it
-    duplicates = {path: devices for path, devices in others.items() if path not in former}
+    own = [path for path in others if read(path).startswith(MARK)]  # of the time before the unit did it
+    duplicates = {path: devices for path, devices in others.items() if path not in own}
     if duplicates and module.params["duplicates"] == "refuse":
         listing = "; ".join(f"{path} declares {', '.join(devices)}" for path, devices in duplicates.items())
         module.fail_json(
@@ -255,7 +256,7 @@ def run(module: AnsibleModule) -> dict:
     if not module.check_mode:
         for path in duplicates:
             os.rename(path, f"{path}.set-aside")
-        for path in former:
+        for path in own:
             os.unlink(path)
         if disabled:
             spec.system("enable", "--no-reload", *disabled)

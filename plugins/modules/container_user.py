@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: container_user
 short_description: Return which user of the host a container's user is
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - An engine with C(userns-remap) maps the users of containers to others of the host. What a container is to read and write
     belongs to the mapped user there. Without C(userns-remap), or without an engine, the numbers are the same.

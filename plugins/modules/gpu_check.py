@@ -88,7 +88,7 @@ import tarfile
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import gpu
 from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
-from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker, documents
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker, parse_documents
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 
 REPOSITORY = "iopaint-fleet/gpu-check"
@@ -193,7 +193,10 @@ class Check:
         if self.docker.image(name) is None:
             rc, _out, err = self.docker.run("import", "-", name, data=content, binary_data=True)
             if rc != 0:
-                self.module.fail_json(msg=f"The engine did not take the image for the GPU check: {err.strip()}")
+                self.module.fail_json(
+                    msg=f"The engine did not take the image for the GPU check: {err.strip()} "
+                    "See `journalctl -u docker` on the host, then run the play again."
+                )
             _rc, old, _err = self.docker.run("images", "--format", "{{.Repository}}:{{.Tag}}", REPOSITORY)
             for stale in set(old.split()) - {name}:
                 self.docker.run("image", "rm", stale)
@@ -233,7 +236,7 @@ class Check:
     def running(self) -> list:
         _, ids, _ = self.docker.run("ps", "-q")
         rc, out, _ = self.docker.run("inspect", *ids.split()) if ids.split() else (1, "", "")
-        return documents(self.module, out, "inspect") if rc == 0 else []  # a container may end between the two
+        return parse_documents(self.module, out, "inspect") if rc == 0 else []  # a container may end between the two
 
     def ask(self, container: dict) -> str | None:
         """Why the container lost its GPU; nothing where it has it, '?' where it can't be asked."""

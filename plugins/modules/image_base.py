@@ -30,6 +30,7 @@ options:
     description:
       - Archive on the host, as C(docker save) writes it, that holds the image and no other one. With it nothing is pulled
         or bootstrapped.
+      - An archive keeps no digests, so one in O(name) doesn't count then.
       - Where neither the image nor this file is on the host, RV(how) is V(unloaded) and the module does no more.
     type: path
   recorded:
@@ -216,6 +217,8 @@ def main():
     )
     keep_secret(module, [module.params["mirror"], *module.params["proxies"].values()])
     name, source = module.params["name"], module.params["source"]
+    if module.params["archive"]:
+        name = name.partition("@")[0]
     made = f"iopaint-base:{module.params['suite']}"
     docker = Docker(module)
     candidates = [name] if module.params["archive"] else {"auto": [name, made], "pull": [name], "bootstrap": [made]}[source]

@@ -88,9 +88,9 @@ options:
     choices: [provenance, sbom]
     default: []
   sbom_generator:
-    description: Image that lists the packages for C(sbom).
+    description: Image that lists the packages for C(sbom); empty for BuildKit's own choice.
     type: str
-    default: docker/buildkit-syft-scanner:stable-1
+    default: ""
   log:
     description: File on the host that takes the build's full log. One build at a time holds it, another waits.
     type: path
@@ -235,7 +235,7 @@ def check_disk(module, docker):
         module.fail_json(
             msg=f"Too little disk for a build: {free / 1e9:.1f} GB are free at {root}, {named(module, 'min_free')} asks for "
             f"{module.params['min_free'] / 1e9:.1f}. Free some (docker system df shows what "
-            f"the engine holds), or lower {named(module, 'min_free')}."
+            f"the engine holds), or lower {named(module, 'min_free')}. Nothing was built."
         )
 
 
@@ -251,7 +251,8 @@ def attesting(module, docker):
             "Switch it to the containerd image store (features: {containerd-snapshotter: true} in daemon.json, which hides the "
             f"images and containers of the present store), or empty {named(module, 'attestations')}. Nothing was built."
         )
-    options = {"provenance": "--provenance=mode=max", "sbom": f"--sbom=generator={module.params['sbom_generator']}"}
+    generator = module.params["sbom_generator"]
+    options = {"provenance": "--provenance=mode=max", "sbom": f"--sbom=generator={generator}" if generator else "--sbom=true"}
     return [options[name] for name in wanted]
 
 
@@ -330,7 +331,7 @@ def main():
             "epoch": {"type": "int", "default": 0},
             "min_free": {"type": "int", "default": 0},
             "attestations": {"type": "list", "elements": "str", "choices": ["provenance", "sbom"], "default": []},
-            "sbom_generator": {"type": "str", "default": "docker/buildkit-syft-scanner:stable-1"},
+            "sbom_generator": {"type": "str", "default": ""},
             "log": {"type": "path", "required": True},
             "names": {"type": "dict", "default": {}},
         },

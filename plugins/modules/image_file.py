@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: image_file
 short_description: Copy a file out of an image without running the image
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Makes a container that is never started, and reads the file from it as C(docker cp) does. No other module does so.
   - The image decides nothing but the file's content. A link, a folder or a device in its place fails the module, and so does a

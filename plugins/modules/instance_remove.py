@@ -106,30 +106,27 @@ data:
 
 import os
 import re
-import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, exchange, files, images, releases
-from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, documents
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, parse_documents
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.tree import shown
 
 TEMPORARY = r"tmp[a-z0-9_]{8}"  # of a file that was being written when its play was killed
 OF_INSTANCE = re.compile(rf"releases|current(\.new)?|proof\.png|{TEMPORARY}")
-OF_ALL = re.compile(rf"photo\.png|{TEMPORARY}")
+OF_ALL = re.compile(rf"photo\.png|\.gateway|{TEMPORARY}")
 OF_BUILD = re.compile(r"docker|git|worktree|release-.*|wheelhouse|ca\.pem|(cpu|gpu)\.log|(base|bundle)\.tar")
 BASES = ("iopaint-base", "iopaint-fleet/gpu-check")  # made on the host by other modules, and not labelled
 
 
 def delete(path):
     """Remove a file, a link or a folder; a file system that is mounted there is emptied."""
-    if os.path.islink(path) or not os.path.isdir(path):
-        os.unlink(path)
-    elif os.path.ismount(path):
+    if os.path.ismount(path):  # which no link is
         for name in os.listdir(path):
             delete(os.path.join(path, name))
     else:
-        shutil.rmtree(path)
+        files.remove(path)
 
 
 def there(path):
@@ -194,7 +191,7 @@ class Removal:
         if not out.split():
             return []
         _rc, out, _err = self.docker.run("inspect", "--type", "container", *out.split())  # one that has gone by now is left out
-        return documents(self.module, out, "inspect") if out.strip() not in ("", "[]") else []
+        return parse_documents(self.module, out, "inspect") if out.strip() not in ("", "[]") else []
 
     # --- what goes ---------------------------------------------------------------------------------------------------
 
@@ -283,7 +280,7 @@ class Removal:
         found = []
         for name in names:
             path, tree = os.path.join(top, name), exchange.Tree(top, name)
-            found += [path] if os.path.islink(path) else [path, *tree.formers()]
+            found += [path] if os.path.islink(path) else [path, *tree.previous()]
         return found
 
     # --- how it goes -------------------------------------------------------------------------------------------------

@@ -19,9 +19,9 @@ options:
   state:
     description:
       - V(present) takes the lock, V(absent) frees it where this play holds it.
-      - V(free) takes nothing, and fails where another play holds it.
+      - V(checked) changes nothing, and fails where another play holds it, unless that play is known to be over.
     type: str
-    choices: [present, absent, free]
+    choices: [present, absent, checked]
     default: present
   path:
     description: The file on the host. Below C(/run) it is gone after a reboot, as is every play that ran then.
@@ -43,6 +43,13 @@ options:
     description: With O(state=absent), free it whoever holds it.
     type: bool
     default: false
+  look_for:
+    description:
+      - Files that a killed play may have left, and that the next one has to see to. RV(found) has those that are there once the
+        lock is held.
+    type: list
+    elements: path
+    default: []
   audit:
     description: The audit log on the host; it takes a line where a lock is taken over or freed by force.
     type: path
@@ -96,12 +103,18 @@ holder:
   description: What the lock that was found says.
   type: dict
   returned: where one was found
+found:
+  description: Which of O(look_for) are there.
+  type: list
+  elements: str
+  returned: with O(state=present)
 taken_over:
   description: Whether the lock of another play was taken over.
   type: bool
   returned: with O(state=present)
 """
 
+import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -141,24 +154,24 @@ def acquire(module, path, owner):
     }
     reasons = {params["take_over"]: f"{ASKED_FOR} ({named(module, 'take_over')})", params["over"]: OVER}
     deadline = time.monotonic() + params["wait"]
-    former, reason = None, None
+    stale, reason = None, None
     while True:
         holder = lock.read(path)
         if holder and holder["token"] == owner["token"]:
             if params["release"] and params["release"] != holder.get("release") and not module.check_mode:
                 lock.replace(path, owner["token"], {**holder, "release": params["release"]})
-            return None, former, reason
+            return None, stale, reason
         if holder and holder["token"] in reasons:
-            if module.check_mode:
+            if module.check_mode or params["state"] == "checked":
                 return None, None, None
-            step = lock.free(path, holder["token"]) if params["state"] == "free" else lock.replace(path, holder["token"], content)
+            step = lock.replace(path, holder["token"], content)
             if step:
-                former, reason = step, reasons[holder["token"]]
+                stale, reason = step, reasons[holder["token"]]
             continue  # somebody else may have been faster
-        if holder is None and (module.check_mode or params["state"] == "free" or lock.take(path, content)):
-            return None, former, reason
+        if holder is None and (module.check_mode or params["state"] == "checked" or lock.take(path, content)):
+            return None, stale, reason
         if holder and time.monotonic() >= deadline:
-            return holder, former, reason
+            return holder, stale, reason
         time.sleep(0.5 if holder else 0)
 
 
@@ -166,11 +179,12 @@ def main():
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["present", "absent", "free"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "absent", "checked"], "default": "present"},
             "path": {"type": "path", "default": lock.PATH},
             "wait": {"type": "int", "default": 0},
             "play": {"type": "str", "default": ""},
             "release": {"type": "str", "default": ""},
+            "look_for": {"type": "list", "elements": "path", "default": []},
             "force": {"type": "bool", "default": False},
             "audit": {"type": "path", "default": audit.LOG},
             "owner": {"type": "dict"},
@@ -192,17 +206,18 @@ def main():
             if there and not module.check_mode and lock.free(path, token) and params["force"]:
                 audit.append(params["audit"], "lock freed by force", owner, holder=holder)
             module.exit_json(changed=there and params["force"], owner=owner, **({"holder": holder} if holder else {}))
-        holder, former, reason = acquire(module, path, owner)
-        if former:
-            audit.append(params["audit"], "lock taken over", owner, holder=former, reason=reason)
+        holder, stale, reason = acquire(module, path, owner)
+        if stale:
+            audit.append(params["audit"], "lock taken over", owner, holder=stale, reason=reason)
     except OSError as error:
         module.fail_json(msg=f"The lock {path} could not be read or made: {error}. Nothing was changed.", owner=owner)
     if holder:
         module.fail_json(msg=explain(module, holder), holder=holder, owner=owner)
-    if former:
-        who = f"{former.get('play') or 'a play'} of {former.get('operator')} on {former.get('controller')}"
-        module.warn(f"The lock was held by {who} since {former.get('time', 'unknown')}. It was taken over, as {reason}.")
-    module.exit_json(changed=False, owner=owner, taken_over=bool(former), **({"holder": former} if former else {}))
+    if stale:
+        who = f"{stale.get('play') or 'a play'} of {stale.get('operator')} on {stale.get('controller')}"
+        module.warn(f"The lock was held by {who} since {stale.get('time', 'unknown')}. It was taken over, as {reason}.")
+    found = [each for each in params["look_for"] if os.path.lexists(each)]
+    module.exit_json(changed=False, owner=owner, found=found, taken_over=bool(stale), **({"holder": stale} if stale else {}))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ options:
     description: Folder of the models on the host; a name that is there is accepted as well.
     type: path
     required: true
+extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
     support: full
@@ -58,6 +59,7 @@ import secrets
 from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.images import USER
+from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
@@ -83,7 +85,7 @@ def ask_image(module, docker, instance):
             return None
         module.fail_json(
             msg=f"The image {instance['image']} of the instance {instance['name']} is not on the host. Build it first "
-            "(iopaint.fleet.build), or name another one in iopaint_images."
+            f"(iopaint.fleet.build), or name another one in {named(module, 'images')}."
         )
     environment = {name: str(value) for name, value in instance["environment"].items()}
     variables = [word for name in environment for word in ("-e", name)]  # values may be secret: in no process list
@@ -117,6 +119,7 @@ def main():
             "entrypoint": {"type": "path"},
             "source": {"type": "path"},
             "models": {"type": "path", "required": True},
+            "names": {"type": "dict", "default": {}},
         },
         required_together=[("entrypoint", "source")],
         supports_check_mode=True,
@@ -127,7 +130,7 @@ def main():
         missing = [key for key in keys if instance.get(key) is None]
         if missing:
             module.fail_json(
-                msg=f"instances[{index}] (iopaint_image_instances) has no {' and no '.join(missing)}; name them.", problems=[]
+                msg=f"{named(module, 'instances')}[{index}] has no {' and no '.join(missing)}; name them.", problems=[]
             )
     docker = None if module.params["source"] else Docker(module)
     problems = []
@@ -141,13 +144,13 @@ def main():
             problems += [f"{instance['name']}: {line}" for line in lines]
         elif rc != 0:
             module.fail_json(
-                msg=f"The options of {instance['name']} (iopaint_instances) could not be checked: {err.strip()} "
+                msg=f"The options of {instance['name']} ({named(module, 'instances')}) could not be checked: {err.strip()} "
                 "Nothing that runs was touched.",
                 problems=problems,
             )
     if problems:
         module.fail_json(
-            msg="iopaint_instances asks for what this IOPaint does not know; nothing that runs was touched.\n"
+            msg=f"{named(module, 'instances')} asks for what this IOPaint does not know; nothing that runs was touched.\n"
             + "\n".join(problems),
             problems=problems,
         )

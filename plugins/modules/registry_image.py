@@ -44,7 +44,7 @@ options:
     default: false
 notes:
   - The login is that of the docker command line, from C(config.json) in the folder that the environment's C(DOCKER_CONFIG) names.
-  - O(names) may also hold C(ca) and C(login), for advice on the registry's certificate and its login.
+  - O(names) may also hold C(ca), C(login) and C(proxy), for advice on the certificate, the login and the engine's proxy.
 extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: release
-short_description: Prepares, switches, records, reverts and lists the releases of instances
+short_description: Prepare, switch, record, revert and list releases of instances
 version_added: 1.0.0
 description:
   - Deploy, upgrade and rollback make a release current in the same steps. V(prepared) writes the folder of a new release.
@@ -21,7 +21,7 @@ options:
   state:
     description: The step.
     type: str
-    choices: [prepared, switched, kept, back, listed]
+    choices: [prepared, switched, kept, reverted, listed]
     required: true
   dir:
     description: Folder on the host with a folder for each instance.
@@ -32,7 +32,7 @@ options:
       - "V(prepared): the wanted releases, as the filter C(instance_releases) returns them. With O(to) only C(name) each, or
         nothing for all instances that have releases."
       - "V(switched), V(kept), V(reverted): what V(prepared) returned."
-      - "V(listed): the instances, C(name) each."
+      - "V(listed): the instances, C(name) each, or nothing for all instances that have releases."
     type: list
     elements: dict
     required: true
@@ -194,7 +194,7 @@ class Steps:
         self.docker, self.owner = Docker(module), module.params["owner"]
         self.rebuilt, self.diff, self.stopped, self.begun = [], [], False, False
         names = [item["name"] for item in [*self.params["instances"], *self.params["displaced"]]]
-        if not names and self.params["to"]:
+        if not names and (self.params["to"] or self.params["state"] == "listed"):
             names = containers.folders(self.params["dir"])
         self.unmanaged = [name for name in containers.folders(self.params["dir"]) if name not in names]
         self.stores = {name: self.store(name) for name in names}
@@ -370,7 +370,7 @@ class Steps:
             **({"ref": item["ref"]} if item.get("ref") else {}),
             "asked": item["image"],
             "variant": item["variant"],
-            "environment": releases.masked(item["environment"]),
+            "environment": releases.without_secrets(item["environment"]),
             "project": item["project"],
             "url": item["url"],
             "devices": item.get("devices") or [],
@@ -677,7 +677,8 @@ class Steps:
 
     def listed(self):
         """Return the records of each instance, and whether the wanted image is on the host."""
-        return [self.state_of(self.stores[item["name"]], item) for item in self.params["instances"]]
+        wanted = {item["name"]: item for item in self.params["instances"]}
+        return [self.state_of(store, wanted.get(name, {})) for name, store in self.stores.items()]
 
     def state_of(self, store, item):
         """Return what is known of one instance."""
@@ -686,6 +687,7 @@ class Steps:
             "name": store.name,
             "current": store.linked,
             "proven": proven["id"] if proven else None,
+            "serving": store.to_run(proven) if proven else None,
             "releases": list(store.records.values()),
             "damaged": sorted(store.damaged),
             "image": item.get("image"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: source_git
 short_description: Check out a ref of a git repository as it is now
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Asks the repository which commit the ref is now, fetches that commit alone, and checks it out.
   - The repository is not asked for a commit that is given in full and is checked out already.
@@ -103,10 +103,9 @@ import difflib
 import fcntl
 import os
 import re
-import shutil
 import tempfile
 
-from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, remove, write
 from ansible_collections.iopaint.fleet.plugins.module_utils.git_output import OPTIONS, explain, is_explained
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
@@ -256,7 +255,7 @@ class Checkout:
 
     def begin(self):
         """Make the folder, with an empty repository."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove(self.path, ignore_errors=True)
         make_folder(self.path)
         self.run("init", "--quiet", "--template=")
 
@@ -289,7 +288,7 @@ class Checkout:
         self.run("clean", "-ffdxq")
         needed = self.submodules(commit)
         for path in needed:
-            shutil.rmtree(os.path.join(self.path, path))
+            remove(os.path.join(self.path, path))
         if needed:
             # Without --git-dir, which the submodules' own git would take for theirs.
             self.git.run("submodule", "--quiet", "update", "--init", "--recursive", "--force", "--", *needed, cwd=self.path)
@@ -306,7 +305,7 @@ class Source:
         self.ref, self.repo = module.params["ref"].strip(), module.params["repo"]
         self.dest = os.path.realpath(module.params["dest"])
         self.checkout, self.fresh = Checkout(git, self.dest), Checkout(git, f"{self.dest}.new")
-        shutil.rmtree(self.fresh.path, ignore_errors=True)  # of a run that was killed
+        remove(self.fresh.path, ignore_errors=True)  # of a run that was killed
         self.absent = not os.path.lexists(self.dest)
         self.fault = "it is absent" if self.absent else self.checkout.fault()
         self.asked = False
@@ -411,14 +410,11 @@ class Source:
     def exchange(self):
         """Put the fresh checkout in the place of the present one."""
         old = f"{self.dest}.old"
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.dest, old)
         os.rename(self.fresh.path, self.dest)
-        if os.path.isdir(old):
-            shutil.rmtree(old)
-        elif os.path.lexists(old):
-            os.unlink(old)
+        remove(old)
 
     def is_there(self, commit):
         """Return whether the commit is checked out, and nothing else."""
@@ -457,12 +453,12 @@ def held(path):
 def secret_folder(dest):
     """Yield a folder in memory. It goes at the end, or at the next start if the end never came."""
     path = os.path.join(MEMORY, "iopaint-git" + dest.replace("/", "-"))
-    shutil.rmtree(path, ignore_errors=True)
+    remove(path, ignore_errors=True)
     os.mkdir(path, 0o700)
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        remove(path, ignore_errors=True)
 
 
 def main():
@@ -495,7 +491,7 @@ def main():
         except OSError as error:
             source.fail(f"{error}.")
         finally:
-            shutil.rmtree(source.fresh.path, ignore_errors=True)
+            remove(source.fresh.path, ignore_errors=True)
     module.exit_json(**result)
 
 

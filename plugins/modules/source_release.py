@@ -63,10 +63,10 @@ EXAMPLES = r"""
 RETURN = r""" # """
 
 import os
-import shutil
 import stat
 
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment, network_secret
+from ansible_collections.iopaint.fleet.plugins.module_utils.files import remove
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
@@ -90,7 +90,7 @@ def put(stage, dest):
     """Move the tree from the stage to its place."""
     tree = os.path.join(stage, "tree")
     normalize(tree)
-    shutil.rmtree(dest, ignore_errors=True)  # without a release, or it would have been left
+    remove(dest, ignore_errors=True)  # without a release, or it would have been left
     os.rename(tree, dest)
     os.rmdir(stage)
 
@@ -117,7 +117,7 @@ def main():
     if module.check_mode:
         module.exit_json(changed=True)
     docker, stage = Docker(module), f"{params['dest']}.new"
-    shutil.rmtree(stage, ignore_errors=True)  # of a play that was interrupted
+    remove(stage, ignore_errors=True)  # of a play that was interrupted
     os.mkdir(stage, 0o700)
     given = {"BASE": params["base"], "RELEASE": params["release"], "CA_BUNDLE": params["ca_bundle"]}
     given["RELEASE_SHA256"] = params["sha256"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: tree_exchange
-short_description: Exchanges models and outputs for what was restored beside them
+short_description: Exchange models and outputs for what was restored next to them
 version_added: 1.0.0
 description:
   - V(staged) prepares a folder beside each tree for whatever restores into it. V(compared) hands the result to the containers'
@@ -50,7 +50,7 @@ options:
     description: Whether what the snapshot does not have goes, and outputs that are newer become those of the snapshot.
     type: bool
     default: false
-  keep_former:
+  keep_previous:
     description: Whether files that were replaced or removed stay in a folder beside the tree. Else they go once all is proven.
     type: bool
     default: true
@@ -108,7 +108,7 @@ stop:
   type: list
   elements: dict
   returned: with O(state=compared)
-former:
+previous:
   description: Folders with what was replaced.
   type: list
   elements: str
@@ -166,7 +166,7 @@ class Steps:
             return None
         except ValueError as error:
             raise RestoreError(
-                f"{self.path} can't be read: {error}. Look at .restore-* and .former-* beside the data, then remove it."
+                f"{self.path} can't be read: {error}. Look at .restore-* and .previous-* beside the data, then remove it."
             ) from error
 
     def work(self):
@@ -208,8 +208,8 @@ class Steps:
         """Keep what a killed restore has exchanged and remove what it only staged."""
         record = self.record()
         if record is None:
-            return {"changed": False, "former": []}
-        former, exchanged = [], []
+            return {"changed": False, "previous": []}
+        previous, exchanged = [], []
         for tree, entry in self.trees(record):
             if self.module.check_mode:
                 continue
@@ -217,7 +217,7 @@ class Steps:
             if is_exchanged(tree, entry):
                 exchanged.append(tree.name)
                 if os.path.lexists(tree.stage):
-                    former.append(tree.put_aside())
+                    previous.append(tree.put_aside())
             tree.drop()
         names = ", ".join(entry["tree"] for entry in record["trees"])
         if self.module.check_mode:
@@ -226,10 +226,10 @@ class Steps:
             )
         else:
             os.unlink(self.path)
-            self.log("restore repaired", trees=exchanged, former=former or None)
-            done = f"restored: {', '.join(exchanged) or 'nothing'}; previous data: {', '.join(former) or 'none'}"
+            self.log("restore repaired", trees=exchanged, previous=previous or None)
+            done = f"restored: {', '.join(exchanged) or 'nothing'}; previous data: {', '.join(previous) or 'none'}"
             self.module.warn(f"A restore of {names} was interrupted on this host: {done}. Run iopaint.fleet.restore again.")
-        return {"changed": True, "former": former}
+        return {"changed": True, "previous": previous}
 
     def staged(self):
         """Prepare a folder beside each tree."""
@@ -259,7 +259,8 @@ class Steps:
             free = status.f_bavail * status.f_frsize
             if free < size:
                 raise RestoreError(
-                    f"The restore takes {size / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free there. Free some."
+                    f"The restore takes {size / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free there. "
+                    "Free some, then restore again."
                 )
         self.note({"token": token, "trees": [entry for _tree, entry in trees]})
         for tree, _entry in trees:
@@ -303,15 +304,15 @@ class Steps:
 
     def kept(self):
         """Keep what was replaced, and nothing else of the previous trees."""
-        record, formers = self.work(), []
+        record, previous = self.work(), []
         for tree, _entry in self.trees(record):
-            if os.path.lexists(tree.stage) and self.params["keep_former"] and tree.prune():
-                formers.append(tree.put_aside())
+            if os.path.lexists(tree.stage) and self.params["keep_previous"] and tree.prune():
+                previous.append(tree.put_aside())
             tree.drop()
         os.unlink(self.path)
         snapshots = {entry["tree"]: entry["id"] for entry in record["trees"]}
-        self.log("restored", snapshots=snapshots, trees=record["counts"], former=formers or None)
-        return {"changed": bool(record["trees"]), "former": formers}
+        self.log("restored", snapshots=snapshots, trees=record["counts"], previous=previous or None)
+        return {"changed": bool(record["trees"]), "previous": previous}
 
     def back(self):
         """Put the previous trees in their places again; remove what was staged."""
@@ -347,7 +348,7 @@ def main():
             "dir": {"type": "path", "default": "/opt/iopaint/instances"},
             "user": {"type": "int", "default": 10001},
             "delete": {"type": "bool", "default": False},
-            "keep_former": {"type": "bool", "default": True},
+            "keep_previous": {"type": "bool", "default": True},
             "reason": {"type": "str", "default": ""},
             "owner": {"type": "dict", "default": {}},
             "audit": {"type": "path", "default": audit.LOG},

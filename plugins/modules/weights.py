@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: weights
 short_description: Put downloaded weights into the folder of models without following a link
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Containers can write the folder of models. M(ansible.builtin.get_url) would follow a link that one has put there, as root.
     So the play downloads weights into a folder of root's, and this module puts them in their place.
@@ -133,7 +133,7 @@ def listed(module):
         with files.folder(params["staging"], make=True) as folder:
             os.fchmod(folder, 0o700)
     if not missing and not module.check_mode:
-        shutil.rmtree(params["staging"], ignore_errors=True)  # of a play that was interrupted
+        files.remove(params["staging"], ignore_errors=True)  # of a play that was interrupted
     changed = bool(written) or (module.check_mode and bool(missing))
     return {"changed": changed, "missing": missing, "staging": os.path.isdir(params["staging"]), "written": written}
 
@@ -150,7 +150,7 @@ def placed(module):
                     weights.placing(params["models_dir"], model, params["owner"]) as target,
                 ):
                     shutil.copyfileobj(source, target, CHUNK)
-        shutil.rmtree(params["staging"])
+        files.remove(params["staging"])
     written = [model["path"] for model in params["models"]]
     return {"changed": bool(written), "written": written}
 

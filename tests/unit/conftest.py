@@ -130,7 +130,7 @@ def nest():
         os.close(place)
 
     yield make
-    subprocess.run(["rm", "-rf", *made], check=True)
+    subprocess.run(["/bin/rm", "-rf", *made], check=True)
 
 
 @pytest.fixture

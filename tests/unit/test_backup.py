@@ -56,7 +56,7 @@ def program(tmp_path, monkeypatch, repository):
         monkeypatch.setenv(f"RESTIC_{name}", str(value))
     shutil.copytree(repository, tmp_path / "repository")
     os.mkdir(module.RUN)
-    for name in ("models/torch/lama.pt", "outputs/cpu/a.png", "outputs/.former-cpu-x/x"):
+    for name in ("models/torch/lama.pt", "outputs/cpu/a.png", "outputs/.previous-cpu-x/x"):
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name).write_text(name)
     return module

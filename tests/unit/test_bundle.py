@@ -24,7 +24,7 @@ LAMA = {"name": "lama", "path": "torch/hub/checkpoints/big-lama.pt", "checksum":
 
 def built(variant):
     image = f"iopaint:{variant}-1234-5678"
-    return {"image": image, "tags": [image, f"iopaint:{variant}-main", f"iopaint:{variant}-latest"], "built": True}
+    return {"image": image, "ref": "main", "tags": [image, f"iopaint:{variant}-main", f"iopaint:{variant}-latest"], "built": True}
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_check_mode_writes_nothing(write, tmp_path):
     assert not (tmp_path / "bundles").exists()
 
 
-def test_a_save_that_fails_leaves_the_former_bundle(write, host, tmp_path):
+def test_a_save_that_fails_leaves_the_previous_bundle(write, host, tmp_path):
     path = write(variants=["cpu"])["path"]
     data = content(path)
     host.set(save_error="Error response from daemon: no space left on device\n")
@@ -316,7 +316,7 @@ def test_another_tar_is_named(run_module, bare):
     assert "it begins with README and not with bundle.json" in message
 
 
-IMAGE = {"variant": "cpu", "image": "iopaint:cpu-1", "id": "sha256:1", "size": 1, "tags": ["iopaint:cpu-1"]}
+IMAGE = {"variant": "cpu", "image": "iopaint:cpu-1", "ref": "main", "id": "sha256:1", "size": 1, "tags": ["iopaint:cpu-1"]}
 
 
 def of_members(bare, **members):

@@ -77,6 +77,13 @@ def test_the_checkout_lists_its_tasks():
     assert LAST in tasks
 
 
+def test_molecule_accepts_every_scenario():
+    """Those that `make test` leaves out as well; it reads them all before it runs one."""
+    listed = run("molecule", "list", "--format", "plain", cwd=ROOT)
+    scenarios = [path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")]
+    assert [name for name in scenarios if f" {name} " not in listed] == []
+
+
 def filters():
     """Return each filter of the collection by its name."""
     found = {}

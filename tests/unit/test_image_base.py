@@ -253,6 +253,12 @@ def test_an_archive_is_loaded_once_and_nothing_pulled(run, engine, archive):
     assert not engine.calls("pull")
 
 
+def test_the_digest_of_a_name_does_not_count_for_an_archive(run_module, engine, archive):
+    result = run_module(image_base, name=f"{NAME}@sha256:{'0' * 64}", archive=archive)
+    assert (result["how"], result["image"]) == ("loaded", NAME)
+    assert list(engine.ids) == [NAME]
+
+
 def test_an_archive_that_is_still_elsewhere_is_asked_for(run, engine, archive):
     assert run(archive=archive + "-no", check=True)["how"] == "loaded"
     result = run(archive=archive + "-no")

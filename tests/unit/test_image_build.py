@@ -285,6 +285,8 @@ def test_attestations_are_asked_for_and_make_another_image(run, engine):
         "--provenance=mode=max",
         "--sbom=generator=scanner:1",
     ]
+    run(attestations=["sbom"], ref="by-default")
+    assert "--sbom=true" in engine.calls("buildx", "bake")[-1]["argv"]
 
 
 def test_a_missing_image_is_named_and_not_built(run, engine):

@@ -297,7 +297,8 @@ def test_data_goes_later_as_well(remove, host):
 
 
 def test_what_a_restore_has_left_next_to_the_data_goes_with_it(remove, host):
-    left = ["outputs/.former-batch-20261124T031500Z", "outputs/.former-cpu-20261124T031500Z", ".former-models-20261124T031500Z"]
+    trees = ["outputs/.previous-batch", "outputs/.previous-cpu", ".previous-models"]
+    left = [f"{tree}-20261124T031500Z" for tree in trees]
     for name in left:
         (host.data / name).mkdir()
     remove("batch", data=True)
@@ -313,6 +314,12 @@ def test_what_a_link_names_stays(remove, host, tmp_path):
     assert (tmp_path / "disk" / "lama.pt").exists()
     assert not os.path.lexists(host.data / "models")
     assert str(tmp_path / "disk") in str(result["warnings"])
+
+
+def test_data_that_lies_deeper_than_python_recurses_goes(remove, host, nest):
+    nest(host.data / "outputs/batch", 2500)
+    assert remove("batch", data=True)["changed"] is True
+    assert not (host.data / "outputs/batch").exists()
 
 
 def test_a_mounted_disk_is_emptied_and_stays(remove, host, monkeypatch):

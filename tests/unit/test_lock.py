@@ -76,6 +76,13 @@ def test_the_same_play_takes_it_twice(run, path):
     assert path.read_text() == before
 
 
+def test_its_holder_is_told_what_a_killed_play_has_left(run, tmp_path):
+    left, dangling, absent = (str(tmp_path / name) for name in ("left", "dangling", "absent"))
+    open(left, "w").close()
+    os.symlink(absent, dangling)
+    assert run(look_for=[left, dangling, absent])["found"] == [left, dangling]
+
+
 def test_only_its_holder_frees_it(run, path, log):
     run()
     assert run(BOB, state="absent")["changed"] is False
@@ -95,12 +102,12 @@ def test_force_frees_it_and_is_in_the_audit_log(run, path, log):
     assert run(BOB, state="absent", force=True)["changed"] is False
 
 
-def test_free_only_looks(run, path):
-    run(state="free")
+def test_a_check_only_looks(run, path):
+    run(state="checked")
     assert not path.exists()
     run()
-    assert run(BOB, state="free", failed=True)["holder"]["operator"] == "ann"
-    run(state="free")
+    assert run(BOB, state="checked", failed=True)["holder"]["operator"] == "ann"
+    run(state="checked")
 
 
 def test_it_waits_as_long_as_is_allowed(run):
@@ -149,10 +156,11 @@ def test_another_lock_than_the_one_that_is_over_stays(run, path, option):
     assert run(BOB, failed=True, **{option: "desk:b:6:60"})["holder"]["operator"] == "ann"
 
 
-def test_a_look_frees_the_lock_of_a_play_that_is_over_and_takes_none(run, path):
+def test_a_check_passes_the_lock_of_a_play_that_is_over_and_leaves_it(run, path, log):
     run()
-    assert run(BOB, state="free", over=ANN["token"])["taken_over"] is True
-    assert not path.exists()
+    assert run(BOB, state="checked", over=ANN["token"])["taken_over"] is False
+    assert json.loads(path.read_text())["operator"] == "ann"
+    assert not log.exists()
 
 
 @pytest.mark.parametrize(
@@ -213,8 +221,8 @@ def attack(path, token, numbers, start, results):
     for number in numbers:
         start.wait()
         mine = {"token": f"{token}-{number}"}
-        former = store.replace(path, token, mine) if token else None
-        results.put((number, bool(former) if token else store.take(path, mine)))
+        previous = store.replace(path, token, mine) if token else None
+        results.put((number, bool(previous) if token else store.take(path, mine)))
         start.wait()
 
 

@@ -81,4 +81,4 @@ def test_a_path_with_dots_in_a_name_is_none_of_these():
 def test_two_models_of_one_name_or_file_are_refused(key):
     other = {**OWN, "name": "b", "path": "b.pt", key: OWN[key]}
     message = refusal(OWN, other)
-    assert message == f"iopaint_models: {key} {OWN[key]} is used by more than one model."
+    assert message == f"iopaint_models: {key} {OWN[key]} is used by more than one model. Give each its own. Nothing was changed."

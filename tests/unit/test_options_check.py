@@ -28,6 +28,9 @@ def start(
 }
 
 
+NAMES = {"instances": "iopaint_instances", "images": "iopaint_images"}
+
+
 @pytest.fixture
 def source(tmp_path):
     folder = tmp_path / "source"
@@ -60,7 +63,7 @@ def run(run_module, engine, source, models, way):
             {"name": f"i{index}", "image": IMAGE, "port": 8080 + index, "environment": environment}
             for index, environment in enumerate(environments)
         ]
-        return run_module(options_check, **{"instances": instances, "models": str(models), **place, **options})
+        return run_module(options_check, **{"instances": instances, "models": str(models), "names": NAMES, **place, **options})
 
     return run
 
@@ -137,7 +140,7 @@ def test_a_source_that_can_t_be_read_is_named(run, source):
 def test_an_instance_that_lacks_a_key_is_refused(run, key):
     instance = {"name": "a", "image": IMAGE, "environment": {}}
     message = run(instances=[instance, {**instance, key: None}], failed=True)["msg"]
-    assert message == f"instances[1] (iopaint_image_instances) has no {key}; name them."
+    assert message == f"iopaint_instances[1] has no {key}; name them."
 
 
 @pytest.mark.parametrize("way", ["image"], indirect=True)

@@ -118,7 +118,7 @@ def test_the_port_of_another_project_or_of_no_container_fails(run, engine, liste
 
 
 def test_a_port_that_was_just_closed_is_free(run, engine):
-    """A former connection lingers in TIME_WAIT; the engine binds all the same."""
+    """An earlier connection lingers in TIME_WAIT; the engine binds all the same."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         client = socket.create_connection(("127.0.0.1", port))

@@ -9,6 +9,7 @@ NAMES = {
     "repository": "iopaint_registry",
     "ca": "iopaint_registry_ca",
     "login": "iopaint_registry_username and iopaint_registry_password",
+    "proxy": "docker_https_proxy",
 }
 GET = 'Error response from daemon: Get "https://registry.example.com:5000/v2/": '
 
@@ -23,6 +24,8 @@ GET = 'Error response from daemon: Get "https://registry.example.com:5000/v2/": 
         ),
         (GET + "http: server gave HTTP response to HTTPS client", "iopaint.fleet.registry"),
         (GET + "unauthorized: authentication required", "iopaint_registry_username and iopaint_registry_password"),
+        (GET + "Proxy Authentication Required", "Check the proxy's address, user and password (docker_https_proxy)"),
+        (GET + "proxyconnect tcp: dial tcp: lookup proxy: no such host", "except registry.example.com:5000 from"),
         ("no basic auth credentials", "iopaint_registry_username and iopaint_registry_password"),
         (GET + "dial tcp 172.20.0.2:5000: connect: connection refused", "`curl https://registry.example.com:5000/v2/`"),
         (GET + "dial tcp: lookup registry.example.com on 127.0.0.11:53: no such host", "(iopaint_registry)"),

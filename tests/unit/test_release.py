@@ -779,6 +779,16 @@ def test_listing_changes_nothing(deploy, step, top):
     assert (top / "cpu" / "releases" / ONE / "release.json").read_text() == "{"
 
 
+def test_all_instances_of_a_host_are_listed_with_what_serves(deploy, step, top):
+    deploy()
+    (done,) = deploy(wanted(2))
+    (top / "never-proven" / "releases").mkdir(parents=True)
+    cpu, never = step("listed", [])["instances"]
+    assert (cpu["name"], cpu["serving"]["id"], never["serving"]) == ("cpu", done["id"], None)
+    assert cpu["serving"]["new"] is False
+    assert cpu["serving"]["settings"] == done["settings"]
+
+
 def test_the_audit_log_has_a_line_for_each_action(deploy, tmp_path):
     deploy()
     lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]

@@ -3,13 +3,15 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.action import status_report
-from ansible_collections.iopaint.fleet.plugins.plugin_utils import status
+from ansible_collections.iopaint.fleet.plugins.plugin_utils import gateways, status
 
 NOW = "2026-01-03T01:30:00Z"
 GB = 10**9
+TEMPLATE = Path(__file__).resolve().parents[2] / "roles" / "iopaint_status" / "templates" / "status.html.j2"
 
 
 def instance(name="cpu", state="healthy", **more):
@@ -49,7 +51,7 @@ LOCK = {"operator": "ann", "controller": "desk", "play": "upgrade", "time": "202
 
 
 def fleet(minimum=5 * GB, **hosts):
-    return status.document(hosts, minimum, time=NOW)
+    return gateways.add(status.document(hosts, minimum, time=NOW), {})
 
 
 def lines(document):
@@ -124,7 +126,7 @@ def test_the_last_backup_is_shown(ok, cell, note):
     document = fleet(one=answer(instance(), backup=backup))
     (line,) = lines(document)
     assert (line["backup"], line["note"]) == (cell, note)
-    assert f"<td>{cell}</td>" in status_report.page(document)
+    assert f"<td>{cell}</td>" in status_report.page(document, TEMPLATE)
 
 
 def test_an_interrupted_restore_is_named():
@@ -149,7 +151,8 @@ def test_the_worst_comes_first_whichever_host_it_is_on():
         ("b", "cpu", "healthy"),
         ("a", "cpu", "healthy"),
     ]
-    assert document["summary"] == {"hosts": 5, "unseen": 2, "instances": 4, "serving": 2, "broken": 2}
+    counts = {"hosts": 5, "unseen": 2, "instances": 4, "serving": 2, "broken": 2}
+    assert document["summary"] == {**counts, "gateways": 0, "gateways_serving": 0}
     assert status.summary(document) == "2 of 4 instances on 5 hosts serve; broken: 2, hosts that could not be looked at: 2."
 
 
@@ -237,7 +240,10 @@ def report(monkeypatch):
         monkeypatch.setattr(status_report.ActionBase, "run", lambda self, tmp, task_vars: {})
         module.validate_argument_spec = lambda spec: (
             None,
-            {key: arguments.get(key, option["default"]) for key, option in spec.items()},
+            {
+                "template": str(TEMPLATE),
+                **{key: arguments.get(key, option["default"]) for key, option in spec.items() if key != "template"},
+            },
         )
         hostvars = {name: {"iopaint_status": known} for name, known in hosts.items()}
         return module.run(task_vars={"ansible_play_hosts_all": list(hosts), "hostvars": hostvars})
@@ -264,7 +270,7 @@ def test_a_dry_run_and_an_empty_folder_write_nothing(report, tmp_path, monkeypat
 
 def test_a_folder_that_can_t_be_written_is_named(report, tmp_path):
     (tmp_path / "file").touch()
-    result = report({"one": answer()}, dir=str(tmp_path / "file" / "reports"))
+    result = report({"one": answer()}, dir=str(tmp_path / "file" / "reports"), names={"dir": "iopaint_status_dir"})
     assert result["failed"] is True
     assert "(iopaint_status_dir) on the control node can't be written" in result["msg"]
     assert "one" in result["table"]
@@ -272,7 +278,9 @@ def test_a_folder_that_can_t_be_written_is_named(report, tmp_path):
 
 def test_the_page_is_whole_and_takes_nothing_from_elsewhere():
     nasty = '<script>alert("x")</script>'
-    page = status_report.page(fleet(one=answer(instance(notes=[nasty])), lost={**LOST, "reason": nasty}, empty=answer(lock=LOCK)))
+    page = status_report.page(
+        fleet(one=answer(instance(notes=[nasty])), lost={**LOST, "reason": nasty}, empty=answer(lock=LOCK)), TEMPLATE
+    )
     assert nasty not in page
     assert page.count("&lt;script&gt;") == 3  # the instance's, and the host's in both tables
     assert not re.search(r"<script|<link|<img|https?://|@import|url\(", page)
@@ -286,12 +294,12 @@ def test_the_page_is_whole_and_takes_nothing_from_elsewhere():
 
 
 def test_on_the_page_an_instance_is_not_marked_for_what_its_host_says():
-    page = status_report.page(fleet(one=answer(instance(), lock=LOCK)))
+    page = status_report.page(fleet(one=answer(instance(), lock=LOCK)), TEMPLATE)
     assert re.findall(r'<tr class="(\w+)">', page) == ["ok", "attention"]
 
 
 def test_a_page_of_no_hosts_says_so():
-    assert "The play had no hosts." in status_report.page(fleet())
+    assert "The play had no hosts." in status_report.page(fleet(), TEMPLATE)
 
 
 def contrast(one, two):
@@ -307,7 +315,7 @@ def contrast(one, two):
 
 
 def test_every_text_can_be_read_in_light_and_dark():
-    style = (status_report.TEMPLATES / "status.html.j2").read_text()
+    style = TEMPLATE.read_text()
     light, dark = (dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", part)) for part in style.split("prefers-color-scheme: dark"))
     for colours in (light, dark):
         for name in ("text", "quiet", *status.LEVELS):

@@ -304,7 +304,7 @@ def test_three_thousand_files(play, source, dest):
     assert listing(dest).keys() == listing(source).keys()
 
 
-def test_a_bundle_is_fetched_once_and_replaces_the_former_one_as_a_whole(play, tmp_path):
+def test_a_bundle_is_fetched_once_and_replaces_the_previous_one_as_a_whole(play, tmp_path):
     """The tasks of role iopaint_bundle, which no scenario of `make test` runs."""
     there, here = tmp_path / "host" / "iopaint-bundle.tar.gz", tmp_path / "here" / "my bundle.tar.gz"
     for path in (there, here):

@@ -123,7 +123,7 @@ def test_what_is_lost_is_back(run, through, data, tmp_path):
     assert content(data) == {name: text for name, text in TEXTS.items() if "gpu" not in name} | {"models/link.pt": "weights"}
     assert (data / "models" / "link.pt").readlink() == Path("torch/lama.pt")
     assert compared["counts"] == {"models": {"new": 3}, "outputs/cpu": {"new": 2}}
-    assert beside(data) == kept["former"] == []
+    assert beside(data) == kept["previous"] == []
     assert actions(tmp_path)[-1]["action"] == "restored"
     assert actions(tmp_path)[-1]["snapshots"] == {"models": "id-models", "outputs/cpu": "id-outputs/cpu"}
 
@@ -164,9 +164,9 @@ def test_any_difference_is_seen_and_mended(run, through, data, spoil):
     assert compared["counts"] == {"models": {"changed": 1}, "outputs/cpu": {}}
     assert path.read_text() == "weights"
     assert not path.is_symlink()
-    (former,) = kept["former"]
-    assert os.listdir(Path(former) / "torch") == ["lama.pt"]
-    assert os.listdir(former) == ["torch"]  # nothing of what is in place as well
+    (previous,) = kept["previous"]
+    assert os.listdir(Path(previous) / "torch") == ["lama.pt"]
+    assert os.listdir(previous) == ["torch"]  # nothing of what is in place as well
 
 
 def test_what_the_snapshot_lacks_and_what_is_newer_stays(through, run, data):
@@ -177,7 +177,7 @@ def test_what_the_snapshot_lacks_and_what_is_newer_stays(through, run, data):
     compared, _exchanged, kept = through()
     assert compared["counts"]["outputs/cpu"] == {"newer and left": 1, "new": 1}
     assert content(data / "outputs/cpu") == {"a.png": "worked on", "b.png": "b", "new/c.png": "new"}
-    assert (kept["former"], beside(data)) == ([], [])
+    assert (kept["previous"], beside(data)) == ([], [])
 
 
 def test_exactly_the_snapshot_if_asked_for(through, data):
@@ -186,14 +186,14 @@ def test_exactly_the_snapshot_if_asked_for(through, data):
     compared, _exchanged, kept = through(delete=True)
     assert compared["counts"]["outputs/cpu"] == {"changed": 1, "removed": 1}
     assert content(data / "outputs/cpu") == {"a.png": "a", "b.png": "b"}
-    (former,) = kept["former"]
-    assert content(former) == {"a.png": "worked on", "c.png": "new"}
+    (previous,) = kept["previous"]
+    assert content(previous) == {"a.png": "worked on", "c.png": "new"}
 
 
 def test_previous_files_go_if_asked_for(through, data):
     (data / "models/torch/lama.pt").write_text("damaged")
-    *_steps, kept = through(keep_former=False)
-    assert (kept["former"], beside(data)) == ([], [])
+    *_steps, kept = through(keep_previous=False)
+    assert (kept["previous"], beside(data)) == ([], [])
 
 
 def test_a_picture_saved_between_the_steps_is_not_lost(run, staged, data):
@@ -221,8 +221,8 @@ def test_a_picture_saved_in_the_moment_of_the_exchange_is_in_the_previous_tree(r
 
     monkeypatch.setattr(exchange, "exchange", late)
     run("exchanged")
-    (former,) = run("kept")["former"]
-    assert content(former) == {"late.png": "late"}
+    (previous,) = run("kept")["previous"]
+    assert content(previous) == {"late.png": "late"}
 
 
 def test_what_does_not_serve_is_put_back_with_what_was_saved_since(run, staged, data, tmp_path):
@@ -298,17 +298,17 @@ def test_a_play_that_is_killed_at_any_point_is_repaired(run, through, staged, da
             os._exit(0)
     os.waitpid(child, 0)
     repaired = run("repaired")
-    assert {os.path.basename(former) for former in repaired["former"]} <= set(beside(data))
-    assert [name for name in beside(data) if not name.startswith(".former-")] == []
+    assert {os.path.basename(previous) for previous in repaired["previous"]} <= set(beside(data))
+    assert [name for name in beside(data) if not name.startswith(".previous-")] == []
     assert content(data / "outputs/cpu")["new.png"] == "new"  # whatever was in place by then
     (data / "outputs/cpu/saved.png").write_text("saved")
     *_steps, kept = through()
     assert content(data / "models") == {"torch/lama.pt": "weights", "link.pt": "weights"}
     assert content(data / "outputs/cpu") == {"a.png": "a", "b.png": "b", "new.png": "new", "saved.png": "saved"}
-    former = [data / name for name in beside(data) if name.startswith(".former-models-")]
-    assert [content(path)["torch/lama.pt"] for path in former] == ["damaged"]
-    assert {*map(str, kept["former"])} <= {str(path.parent / path.name) for path in [*former, *(data / "outputs").iterdir()]}
-    assert run("repaired") == {**run("repaired"), "changed": False, "former": []}
+    previous = [data / name for name in beside(data) if name.startswith(".previous-models-")]
+    assert [content(path)["torch/lama.pt"] for path in previous] == ["damaged"]
+    assert {*map(str, kept["previous"])} <= {str(path.parent / path.name) for path in [*previous, *(data / "outputs").iterdir()]}
+    assert run("repaired") == {**run("repaired"), "changed": False, "previous": []}
 
 
 def test_a_restic_of_a_killed_play_cannot_add_to_the_next_restore(run, staged, data):
@@ -345,8 +345,8 @@ def test_what_a_killed_play_left_is_named_to_the_next(run, staged, data, tmp_pat
     assert "models" in json.loads((data / exchange.RECORD).read_text())["trees"][0]["tree"]
     result = run("repaired")
     assert "restored: models; previous data: " in str(result["warnings"][-1])
-    (former,) = result["former"]
-    assert content(former)["torch/lama.pt"] == "damaged"
+    (previous,) = result["previous"]
+    assert content(previous)["torch/lama.pt"] == "damaged"
     assert actions(tmp_path)[-1]["action"] == "restore repaired"
 
 
@@ -359,10 +359,10 @@ def test_a_clock_that_jumps_back_brings_no_older_tree_back(run, staged, data, mo
         run("compared")
         run("exchanged")
         run("repaired")
-    formers = [content(data / name)["torch/lama.pt"] for name in beside(data)]
-    assert sorted(formers) == ["first", "second"]
+    previous = [content(data / name)["torch/lama.pt"] for name in beside(data)]
+    assert sorted(previous) == ["first", "second"]
     assert content(data / "models")["torch/lama.pt"] == "weights"
-    assert exchange.Tree(str(data), "models").formers() == [str(data / name) for name in beside(data)]
+    assert exchange.Tree(str(data), "models").previous() == [str(data / name) for name in beside(data)]
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -444,13 +444,13 @@ def test_folders_deep_in_each_other_stay_in_the_previous_tree(through, data, nes
     nest(data / "outputs/cpu", 2500)
     (data / "outputs/cpu/b.png").unlink()
     *_steps, kept = through()
-    (former,) = kept["former"]
+    (previous,) = kept["previous"]
     deep = "/d" * 300
-    assert os.path.isdir(former + deep)
+    assert os.path.isdir(previous + deep)
     assert not os.path.isdir(str(data / "outputs/cpu") + deep)
-    nest(former, 0)
-    *_steps, kept = through(keep_former=False)
-    assert kept["former"] == []
+    nest(previous, 0)
+    *_steps, kept = through(keep_previous=False)
+    assert kept["previous"] == []
 
 
 def test_a_file_system_that_cannot_exchange_is_told_from_a_failure(tmp_path):

@@ -59,7 +59,7 @@ def test_a_deploy_does_not_follow_a_link_that_the_container_has_made(deploy, ins
     assert inside.check_output(f"stat -c '%F %u:%g %a' {MODEL}/big-lama.pt") == "regular file 10001:10001 644"
 
 
-def test_nor_one_that_it_exchanges_for_the_folder_all_the_time(deploy, inside, victim):
+def test_a_link_exchanged_while_a_deploy_runs_is_not_followed(deploy, inside, victim):
     attack.in_container(inside, CONTAINER, f"ln -s {attack.VICTIM} link && rm checkpoints/big-lama.pt")
     inside.check_output(
         f"docker exec -d -w /app/models/torch/hub {CONTAINER} /usr/bin/python3 -c %s checkpoints link", attack.EXCHANGE

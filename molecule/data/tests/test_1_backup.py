@@ -205,7 +205,7 @@ def test_a_wrong_key_is_named_and_the_right_one_is_not_lost(host):
 
 
 @pytest.mark.parametrize("way", [SSH, REST])
-def test_to_another_host(host, way):
+def test_a_backup_to_another_host(host, way):
     run = play("playbooks/backup.yml", **way)
     assert run.rc == 0, run.output
     assert "a pass'word" not in run.output

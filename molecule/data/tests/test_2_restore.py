@@ -78,8 +78,8 @@ def test_outputs_on_another_disk_are_exchanged_there(host, disk):
     assert is_proven(run)
     assert host.sums(f"{DISK}/pictures") == before
     assert host(f"readlink {OUTPUTS}; docker exec {CONTAINER} cat /app/outputs/1.png") == f"{DISK}/pictures\npicture 1"
-    assert host(f"cat {DISK}/.former-pictures-*/new.png") == "new"
-    host(f"rm -r {DISK}/.former-*")
+    assert host(f"cat {DISK}/.previous-pictures-*/new.png") == "new"
+    host(f"rm -r {DISK}/.previous-*")
 
 
 def test_a_disk_that_is_full_or_fills_up_is_named_and_nothing_is_restored(host, disk):
@@ -89,7 +89,7 @@ def test_a_disk_that_is_full_or_fills_up_is_named_and_nothing_is_restored(host, 
     before = host.state()
     run = play("playbooks/restore.yml")
     assert run.rc == 2, run.output
-    assert run.says(f"The restore takes 0.04 GB in {DISK}, and", "free there. Free some."), run.output
+    assert run.says(f"The restore takes 0.04 GB in {DISK}, and", "free there. Free some, then restore again."), run.output
     assert host.state() == before
     host(f"rm {DISK}/full")
     host.shell.check_output(
@@ -104,7 +104,7 @@ def test_a_disk_that_is_full_or_fills_up_is_named_and_nothing_is_restored(host, 
     host(f"rm {DISK}/full")
 
 
-def test_the_same_again_changes_nothing(host):
+def test_a_second_restore_changes_nothing(host):
     assert play("playbooks/backup.yml").rc == 0
     before = host.sums(), deployed(host.shell)
     run = play("playbooks/restore.yml")
@@ -134,14 +134,14 @@ def test_only_what_is_missing_or_damaged_is_put_back_and_what_is_newer_stays(hos
     assert host(f"cat {OUTPUTS}/1.png {OUTPUTS}/2.png {OUTPUTS}/new.png") == "picture 1\nworked on\nnew"
     assert host(f"ls {OUTPUTS}/folder") == "ü [x].png"
     assert host(f"iopaint-restic dump {host.latest('models')} /{MODEL} | sha256sum").split()[0] == host.sums()[f"./{MODEL}"]
-    (former,) = re.findall(rf"{DATA}/\.former-models-\w+", "".join(run.output.split()))
-    assert host(f"cd {former} && find . -type f -exec cat {{}} +") == "damaged"
+    (previous,) = re.findall(rf"{DATA}/\.previous-models-\w+", "".join(run.output.split()))
+    assert host(f"cd {previous} && find . -type f -exec cat {{}} +") == "damaged"
     assert deployed(host.shell) != before
-    run = play("playbooks/restore.yml", iopaint_restore_delete=True, iopaint_restore_keep_former=False)
+    run = play("playbooks/restore.yml", iopaint_restore_delete=True, iopaint_restore_keep_previous=False)
     assert is_proven(run)
     assert host(f"cat {OUTPUTS}/2.png") == "picture 2"
     assert not host.shell.file(f"{OUTPUTS}/new.png").exists
-    host(f"rm -r {former}")
+    host(f"rm -r {previous}")
     assert host(LEFT) == ""
 
 
@@ -176,11 +176,11 @@ def test_the_control_node_is_lost_and_every_play_cleans_up(host, tmp_path):
     run = play("playbooks/backup.yml", iopaint_backup_include=["models"])
     assert run.rc == 0, run.output
     assert run.says("A restore of models, outputs/cpu was interrupted on this host: restored: models, outputs/cpu"), run.output
-    assert host(f"cat {DATA}/.former-models-*/torch/hub/checkpoints/*; cat {OUTPUTS}/1.png") == "damaged\npicture 1"
-    run = play("playbooks/restore.yml", iopaint_restore_keep_former=False)
+    assert host(f"cat {DATA}/.previous-models-*/torch/hub/checkpoints/*; cat {OUTPUTS}/1.png") == "damaged\npicture 1"
+    run = play("playbooks/restore.yml", iopaint_restore_keep_previous=False)
     assert is_proven(run)
     assert host(f"cat {OUTPUTS}/saved.png") == "saved"
-    host(f"rm -r {DATA}/.former-* {DATA}/outputs/.former-* {OUTPUTS}/saved.png")
+    host(f"rm -r {DATA}/.previous-* {DATA}/outputs/.previous-* {OUTPUTS}/saved.png")
     assert host(LEFT) == ""
 
 
@@ -202,9 +202,10 @@ def test_a_play_that_is_killed_leaves_what_the_next_restore_makes_whole(host, ta
     slow = {"iopaint_backup_restic_options": ["--limit-download=4000"]} if task == "Restore the snapshots into them" else {}
     Killed("playbooks/restore.yml", task, **slow)
     host.as_container("echo saved > saved.png")
-    run = play("playbooks/restore.yml", iopaint_restore_keep_former=False)
+    run = play("playbooks/restore.yml", iopaint_restore_keep_previous=False)
     assert is_proven(run)
-    assert host(f"cat {OUTPUTS}/saved.png; rm {OUTPUTS}/saved.png; rm -rf {DATA}/.former-* {DATA}/outputs/.former-*") == "saved"
+    assert host(f"cat {OUTPUTS}/saved.png") == "saved"
+    host(f"rm -rf {OUTPUTS}/saved.png {DATA}/.previous-* {DATA}/outputs/.previous-*")
     assert host.sums() == wanted
     assert host(LEFT) == ""
 

@@ -56,14 +56,9 @@ def test_edit_of_a_working_tree(host, api, tree):
     assert len(set(layers(host)) - set(before)) == 1  # the Python source
     print(f"an edit of one Python file was deployed in {run.seconds:.1f} s")
 
-    run = play("deploy.yml", **options)
-    assert run.changed("iopaint-default") == 0, run.output
-
 
 def test_release(api):
     run = play("deploy.yml", iopaint_image_source="release")
     assert run.rc == 0, run.output
     assert run.says("iopaint:cpu-1.6.0"), run.output
     assert "<title>IOPaint</title>" in api("/")[1]
-    again = play("deploy.yml", iopaint_image_source="release")
-    assert (again.rc, again.changed("iopaint-default")) == (0, 0), again.output

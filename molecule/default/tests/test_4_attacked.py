@@ -15,9 +15,8 @@ def deployed(request):
     done = play("deploy.yml", **WRITABLE)
     assert done.rc == 0, done.output
     yield
-    host.check_output(f"docker stop {CONTAINER} && rm -rf {HUB}/checkpoints {HUB}/link")  # what exchanges the two ends with it
-    done = play("deploy.yml")
-    assert done.rc == 0, done.output
+    # What exchanges the two ends with the container.
+    host.check_output(f"docker stop {CONTAINER} && rm -rf {HUB}/checkpoints {HUB}/link && docker start {CONTAINER}")
 
 
 @pytest.fixture
@@ -41,10 +40,10 @@ def test_weights_are_not_downloaded_behind_a_link(host, victim):
     assert host.check_output(f"stat -c '%F %u:%g %a' {HUB}/checkpoints/big-lama.pt") == "regular file 10001:10001 644"
 
 
-def test_nor_behind_one_that_is_exchanged_for_the_folder_all_the_time(host, victim):
+def test_weights_are_not_downloaded_behind_an_exchanged_link(host, victim):
     attack.in_container(host, CONTAINER, f"ln -s {attack.VICTIM} link && rm checkpoints/big-lama.pt")
     exchange = f"docker exec -d -w /app/models/torch/hub {CONTAINER} /usr/bin/python3 -c %s checkpoints link"
     host.check_output(exchange, attack.EXCHANGE)
-    for _attempt in range(3):
+    for _attempt in range(2):
         play("deploy.yml", **WRITABLE)  # comes to its end or to the link, as luck will have it
         assert attack.state(host) == victim

@@ -20,7 +20,7 @@ def test_the_first_release_serves_everywhere(fleet):
     assert [line["action"] for line in fleet[0].audit()] == ["prepared", "switched", "kept"]
 
 
-def test_the_same_again_changes_nothing(fleet):
+def test_a_second_upgrade_changes_nothing(fleet):
     before = [host.container() for host in fleet]
     run = play("playbooks/upgrade.yml", iopaint_upgrade_batches=["100%"])
     assert run.rc == 0, run.output
