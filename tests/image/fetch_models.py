@@ -2,15 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Fetch models with docker/image/fetch-models from a server that speaks the hub's protocol, and break what can break.
 
-    docker run --rm -i --network none --entrypoint python IMAGE - < tests/image/fetch_models.py
+    docker run --rm --network none --volume "$PWD:/src:ro" --env PYTHONPATH=/src/molecule/fixtures --entrypoint python IMAGE \\
+      /src/tests/image/fetch_models.py
 
-The server is this program's own, with a small repository in the layout of a diffusion pipeline. The client is huggingface_hub,
-as the image has it.
+The server is molecule/fixtures/hub_server.py, with a small repository in the layout of a diffusion pipeline. The client is
+huggingface_hub, as the image has it.
 """
 
 import contextlib
 import hashlib
-import http.server
 import json
 import os
 import re
@@ -21,7 +21,8 @@ import tempfile
 import threading
 import traceback
 from pathlib import Path
-from types import SimpleNamespace
+
+from hub_server import Faults, Hub, etag
 
 PROGRAM = os.environ.get("FETCH_MODELS", "/opt/iopaint/bin/fetch-models")
 REPOSITORY = "tests/pipeline"
@@ -57,111 +58,8 @@ CHOSEN = {
 }
 
 
-HUB = SimpleNamespace(
-    revisions={"main": ONE, ONE: ONE},
-    failures=[],  # statuses that are answered before anything else
-    tampered={},  # contents other than the metadata says
-    cut={},  # file: bytes after which the connection ends, once
-    gated=False,
-    token=None,
-    asked=[],  # command, path and range of each request
-)
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """The part of the hub's protocol that huggingface_hub uses for a snapshot."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_args):
-        """Say nothing."""
-
-    def do_HEAD(self):
-        self.answer()
-
-    def do_GET(self):
-        self.answer()
-
-    def send(self, status, body=b"", **headers):
-        self.send_response(status)
-        for name, value in {"content-length": len(body), **headers}.items():
-            self.send_header(name.replace("_", "-"), str(value))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def answer(self):
-        """Answer a request."""
-        HUB.asked.append((self.command, self.path, self.headers.get("range")))
-        if HUB.failures:
-            return self.send(HUB.failures.pop(0), b"later", retry_after=0)
-        if HUB.token and self.headers.get("authorization") != f"Bearer {HUB.token}":
-            return self.send(401, x_error_code="RepoNotFound", x_error_message="Repository not found")
-        if HUB.gated:
-            return self.send(403, x_error_code="GatedRepo", x_error_message="Access is restricted")
-        path = self.path.partition("?")[0]
-        found = re.fullmatch(rf"/api/models/{REPOSITORY}(?:/revision/(.+))?", path)
-        if found:
-            return self.describe(found[1] or "main")
-        found = re.fullmatch(rf"/{REPOSITORY}/resolve/(\w+)/(.+)", path)
-        if found and found[2] in FILES:
-            return self.file(found[1], found[2])
-        return self.send(404, x_error_code="RepoNotFound", x_error_message="Repository not found")
-
-    def describe(self, revision):
-        """Answer what a revision has."""
-        if revision not in HUB.revisions:
-            return self.send(404, x_error_code="RevisionNotFound", x_error_message="Invalid rev id")
-        siblings = []
-        for name, content in FILES.items():
-            entry = {"rfilename": name, "size": len(content), "blobId": etag(name, False)}
-            if is_big(name):
-                entry["lfs"] = {"sha256": etag(name, True), "size": len(content), "pointerSize": 130}
-            siblings.append(entry)
-        body = {
-            "id": REPOSITORY,
-            "sha": HUB.revisions[revision],
-            "siblings": siblings,
-            "private": False,
-            "downloads": 0,
-            "tags": [],
-        }
-        return self.send(200, json.dumps(body).encode(), content_type="application/json")
-
-    def file(self, commit, name):
-        """Answer a file, or the rest of it."""
-        content = HUB.tampered.get(name, FILES[name])
-        start = int((re.match(r"bytes=(\d+)-", self.headers.get("range") or "") or [0, 0])[1])
-        headers = {"etag": f'"{etag(name, is_big(name))}"', "x_repo_commit": commit, "accept_ranges": "bytes"}
-        if start:
-            headers["content_range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        stop = HUB.cut.pop(name, None) if self.command == "GET" else None
-        if stop is None:
-            return self.send(206 if start else 200, content[start:], **headers)
-        self.send_response(200)
-        for key, value in {"content-length": len(content), **headers}.items():
-            self.send_header(key.replace("_", "-"), str(value))
-        self.end_headers()
-        self.wfile.write(content[:stop])
-        self.wfile.flush()
-        self.close_connection = True
-        return None
-
-
-def is_big(name):
-    """Whether the hub would keep a file in its large file storage."""
-    return name.endswith((".safetensors", ".bin", ".ckpt"))
-
-
-def git_blob(content):
-    """The checksum that git gives a file."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324 - the hub's own
-
-
-def etag(name, big):
-    """The checksum by which the hub names a file."""
-    content = FILES[name]
-    return hashlib.sha256(content).hexdigest() if big else git_blob(content)
+HUB = Hub()
+HUB.add(REPOSITORY, "main", FILES, ONE)
 
 
 class Case:
@@ -192,9 +90,9 @@ class Case:
 
     def downloaded(self):
         return [
-            path.rpartition("/resolve/")[2].partition("/")[2]
-            for command, path, _range in HUB.asked
-            if command == "GET" and "/resolve/" in path
+            re.sub(rf"/(lfs/{REPOSITORY}|{REPOSITORY}/resolve)/\w+/", "", each["path"])
+            for each in HUB.asked
+            if each["method"] == "GET" and not each["path"].startswith("/api/")
         ]
 
 
@@ -243,28 +141,30 @@ def test_a_check_downloads_nothing(case):
 
 def test_a_branch_that_moved_is_fetched_anew_and_keeps_what_is_the_same(case):
     case()
-    with changed(revisions={"main": TWO, TWO: TWO, ONE: ONE}):
+    HUB.add(REPOSITORY, "main", FILES, TWO)
+    try:
         done = case()
         assert (done["revision"], done["changed"], done["missing_bytes"]) == (TWO, True, 0)
         assert case.downloaded() == []
         assert (case.folder / "refs/main").read_text() == TWO
         assert case("--revision", ONE)["changed"] is True  # back, without a download
+    finally:
+        HUB.add(REPOSITORY, "main", FILES, ONE)
     assert (case.folder / "refs/main").read_text() == ONE
 
 
 def test_a_download_that_broke_off_is_taken_up(case):
-    with changed(cut={"unet/diffusion_pytorch_model.safetensors": 22 << 20}):
+    with faults(cut={"unet/diffusion_pytorch_model.safetensors": 22 << 20}):
         case()
-    ranges = [each for _command, path, each in HUB.asked if path.endswith("unet/diffusion_pytorch_model.safetensors") and each]
-    assert ranges, HUB.asked
+    assert [each["range"] for each in HUB.asked if each["path"].endswith("unet/diffusion_pytorch_model.safetensors")][-1]
     assert case.content("unet/diffusion_pytorch_model.safetensors") == BIG
 
 
 def test_a_file_that_differs_is_refused_and_deleted(case):
     name = "vae/diffusion_pytorch_model.safetensors"
-    with changed(tampered={name: b"eav"}):
+    with faults(tampered={name: "eav"}):
         message = case(rc=65)
-    assert f"{name} has {hashlib.sha256(b'eav').hexdigest()}, and the hub's metadata says {etag(name, True)}" in message
+    assert f"{name} has {hashlib.sha256(b'eav').hexdigest()}, and the hub's metadata says {etag(name, FILES[name])}" in message
     assert not (case.folder / "snapshots" / ONE / name).exists()
     assert not (case.folder / "refs/main").exists()
     case()
@@ -279,7 +179,7 @@ def test_a_file_that_somebody_removed_is_fetched_again(case):
 
 
 def test_a_busy_hub_is_asked_again(case):
-    with changed(failures=[429, 503]):
+    with faults(failures=[429, 503]):
         assert case()["changed"] is True
 
 
@@ -290,9 +190,9 @@ def test_what_is_not_there_is_said(case):
 
 
 def test_a_repository_that_is_not_open_is_said(case):
-    with changed(gated=True):
+    with faults(gated=True):
         assert "gated: accept its terms on the hub" in case(rc=77)
-    with changed(token="hf_secret"):
+    with faults(token="hf_secret"):
         assert "private and the token" in case(rc=66)
         assert case(token="hf_secret")["changed"] is True
 
@@ -302,18 +202,15 @@ def test_a_hub_that_cannot_be_reached_is_said(case):
 
 
 @contextlib.contextmanager
-def changed(**settings):
-    """Let the hub behave in another way for a while."""
-    before = {name: getattr(HUB, name) for name in settings}
-    for name, value in settings.items():
-        setattr(HUB, name, value)
+def faults(**faults):
+    """Let the hub do something wrong for a while."""
+    HUB.faults = Faults(**faults)
     yield
-    for name, value in before.items():
-        setattr(HUB, name, value)
+    HUB.faults = Faults()
 
 
 def main():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    server = HUB.serve()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     tests = [value for name, value in globals().items() if name.startswith("test_") and sys.argv[1:] in ([], [name])]
     failed = 0
