@@ -25,6 +25,11 @@ except ImportError:  # the module tells the user
 FORMATS = ("PNG", "JPEG")
 LARGEST_FILE, MOST_PIXELS = 128 * foreign.MIB, 100_000_000
 MODEL_LIMIT = foreign.MIB  # bytes of the answer that describes the model
+DIFFUSION = "diffusers"  # begins IOPaint's types of models that take steps
+STEPS = 50  # of a diffusion, by IOPaint's default
+PEAK = re.compile(
+    r'^iopaint_gpu_memory_bytes\{(?=[^}]*kind="peak")[^}]*\} ([0-9]{1,18}(?:\.[0-9]{1,18})?(?:e\+?[0-9]{1,2})?)$', re.MULTILINE
+)
 LOG = "The container's log says why: `docker logs CONTAINER`."
 
 # What to look at next, by the status of the answer.
@@ -129,15 +134,21 @@ def _size(image: Image.Image) -> str:
 # ---- what came back --------------------------------------------------------------------------------------------------
 
 
-def read_model(body: bytes) -> str:
-    """Name in the answer to GET /api/v1/model."""
+def read_model(body: bytes) -> tuple:
+    """Return from the answer to GET /api/v1/model the model's name, and whether it is a diffusion model."""
     try:
-        name = foreign.parse_json(foreign.decode(body), dict).get("name")
+        model = foreign.parse_json(foreign.decode(body), dict)
     except foreign.ForeignError:
-        name = None
+        model = {}
+    name = model.get("name")
     if not isinstance(name, str) or not name:
         raise CheckError(f"the answer to GET /api/v1/model names no model, so this is not IOPaint: {server_text(body)}")
-    return _short(name)
+    return _short(name), str(model.get("model_type")).startswith(DIFFUSION)
+
+
+def peak_memory(body: bytes) -> int | None:
+    """Return the largest peak of memory on a GPU, in bytes, from an instance's measures; None where it names none."""
+    return max((int(float(value)) for value in PEAK.findall(body.decode(errors="replace"))), default=None)
 
 
 def answer_limit(photo: Image.Image) -> int:

@@ -34,6 +34,7 @@ KINDS = {  # types of a record's values
     "devices": (list, type(None)),
     "started_uptime": (int, float, type(None)),
 }
+SLOWER, NOTICEABLE = 3, 1.0  # times as long as before, and by how many seconds
 OUTCOMES = (PREPARED, CURRENT, PREVIOUS, FAILED, SUPERSEDED)
 
 
@@ -73,6 +74,38 @@ def takes_place_of(record):
     After a rollback, that is the release that was rolled back from; otherwise the one that was current when it was made.
     """
     return record["rolled_back_from"] if "rolled_back_from" in record else record.get("replaces")
+
+
+def slowdown(proof, before):
+    """Return how a proof took much longer than the one of the release before, in words; None where it did not.
+
+    A diffusion is judged by its steps. Proofs of pictures that differ in size are not compared, nor a diffusion with a model
+    that has no steps.
+    """
+    if not proof or not before or _pixels(proof) != _pixels(before):
+        return None
+    key, unit, per = "seconds_per_step", "s for each step", 1
+    if not _number(proof.get(key)) and not _number(before.get(key)):
+        key, unit, per = "latency_ms", "s", 1000
+    took, took_before = proof.get(key), before.get(key)
+    if not (_number(took) and _number(took_before)):
+        return None
+    took, took_before = took / per, took_before / per
+    if took < SLOWER * took_before or took - took_before < NOTICEABLE:
+        return None
+    return (
+        f"{proof.get('model')} took {took:.1f} {unit}, {took / took_before:.1f} times as long as {before.get('model')} in the "
+        f"release before ({took_before:.1f} {unit})"
+    )
+
+
+def _pixels(proof):
+    pixels = proof.get("pixels")
+    return pixels.get("total") if isinstance(pixels, dict) else None
+
+
+def _number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
 def wanted_port(settings):

@@ -68,7 +68,7 @@ options:
     default: 1.0
   timeout:
     description:
-      - How long, in seconds, a request may take until its answer is there in full. There are three.
+      - How long, in seconds, a request may take until its answer is there in full. There are four.
       - The first inpainting after a start takes longest.
     type: int
     default: 120
@@ -182,6 +182,20 @@ latency_ms:
   returned: when the request for inpainting was answered with status 200
   type: float
   sample: 412.7
+seconds_per_step:
+  description:
+    - RV(latency_ms) divided by the steps of a diffusion, in seconds. So reading the prompt and the picture are part of it.
+    - Null for models without steps.
+  returned: when the request for inpainting was answered with status 200
+  type: float
+  sample: 0.412
+gpu_memory_bytes:
+  description:
+    - Largest amount of memory that torch held on a GPU since the instance started, in bytes, as its page C(/metrics) says.
+    - Null without a GPU, for images without that page, and where a gateway keeps it to itself.
+  returned: when the request for inpainting was answered as expected
+  type: int
+  sample: 3221225472
 seed:
   description: Seed that the model used, from the header C(X-Seed). Null without that header.
   returned: when the request for inpainting was answered with status 200
@@ -297,9 +311,17 @@ class Service:
             raise inpaint.CheckError(message, status=status)
         return status, headers, body
 
-    def model(self) -> str:
+    def model(self) -> tuple:
         _, _, body = self.call("GET", "/api/v1/model", inpaint.MODEL_LIMIT)
         return inpaint.read_model(body)
+
+    def peak_memory(self) -> int | None:
+        """Peak of the GPU memory, if whoever answers measures it and tells it to this client."""
+        try:
+            _, _, body = self.call("GET", "/metrics", inpaint.MODEL_LIMIT)
+        except inpaint.CheckError:
+            return None
+        return inpaint.peak_memory(body)
 
     def inpaint(self, data: bytes, limit: int) -> tuple:
         return self.call("POST", "/api/v1/inpaint", limit, data)
@@ -351,15 +373,17 @@ def check(module: AnsibleModule, result: dict) -> None:
     service = Service(params)
 
     result["asked"] = True
-    result["model"] = service.model()
+    result["model"], diffuses = service.model()
     expect_model(result["model"], params["model"], "before")
 
     start = time.monotonic()
     status, headers, body = service.inpaint(data, inpaint.answer_limit(photo))
+    seconds = time.monotonic() - start
     seed = headers.get("X-Seed") or ""
     result.update(
         status=status,
-        latency_ms=round((time.monotonic() - start) * 1000, 1),
+        latency_ms=round(seconds * 1000, 1),
+        seconds_per_step=round(seconds / steps_of(params), 3) if diffuses else None,
         seed=int(seed) if re.fullmatch("[0-9]{1,20}", seed) else None,
     )
     answer = inpaint.read_answer(body, headers.get("Content-Type") or "unknown type", photo)
@@ -368,8 +392,17 @@ def check(module: AnsibleModule, result: dict) -> None:
         save(module, inpaint.side_by_side(photo, mask, answer), params["picture"])
         result["picture"] = params["picture"]
 
-    expect_model(service.model(), params["model"] or result["model"], "after")
+    expect_model(service.model()[0], params["model"] or result["model"], "after")
+    result["gpu_memory_bytes"] = service.peak_memory()
     inpaint.judge(result["pixels"], params["min_changed"], params["tolerance"])
+
+
+def steps_of(params: dict) -> int:
+    """Return the steps that a diffusion takes with the parameters, at least 1."""
+    try:
+        return max(1, int(params["parameters"].get("sd_steps", inpaint.STEPS)))
+    except (TypeError, ValueError):  # which IOPaint refuses
+        return inpaint.STEPS
 
 
 def expect_model(found: str, wanted: str | None, moment: str) -> None:

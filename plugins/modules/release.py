@@ -44,7 +44,9 @@ options:
     type: dict
     default: {}
   proofs:
-    description: "V(kept): results of iopaint.fleet.inpaint_check by instance."
+    description:
+      - "V(kept): results of iopaint.fleet.inpaint_check by instance. A new release whose proof took three times as long as the
+        proof of the release before is named in a warning."
     type: dict
     default: {}
   displaced:
@@ -170,7 +172,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.images import (
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
-PROOF = ("model", "latency_ms", "pixels")
+PROOF = ("model", "latency_ms", "seconds_per_step", "gpu_memory_bytes", "pixels")
 
 
 def uptime():
@@ -518,9 +520,10 @@ class Steps:
             record = store.records[item["id"]]
             proof = self.params["proofs"].get(item["name"])
             if proof:
-                record["proof"] = {"time": audit.now(), **{key: proof.get(key) for key in PROOF}}
+                record["proof"] = {"time": audit.now(), **{key: proof[key] for key in PROOF if proof.get(key) is not None}}
             facts = {}
             if record["outcome"] == releases.PREPARED:
+                self.compare(store, record)
                 facts = self.times(item, record)
                 record.update(facts)
             before = record["outcome"]
@@ -540,6 +543,16 @@ class Steps:
                 store.save(record)
             done.append({**item, **facts, "displaced": displaced})
         return done
+
+    def compare(self, store, record):
+        """Warn if the proof of a new release took much longer than the proof of the release that it replaces."""
+        before = store.records.get(releases.takes_place_of(record)) or {}
+        slower = releases.slowdown(record["proof"], before.get("proof"))
+        if slower:
+            self.module.warn(
+                f"{store.name}: {slower}. If you did not expect that, see whether the host is busy, and whether a GPU instance "
+                f"computes on its GPU. {before['id']} is the release before; iopaint.fleet.rollback makes it current again."
+            )
 
     def retire(self, name, taker):
         """Record that an instance was displaced, and remove its container; files and data stay."""

@@ -384,7 +384,7 @@ def test_answers_of_an_instance_are_read_or_named(content):
     assert shown.isprintable()
     assert len(shown) <= 301
     with contextlib.suppress(inpaint.CheckError):
-        assert inpaint.read_model(content).isprintable()
+        assert inpaint.read_model(content)[0].isprintable()
     with pytest.raises(inpaint.CheckError):
         inpaint.read_answer(content, "application/json", Image.new("RGB", (96, 64)))
 

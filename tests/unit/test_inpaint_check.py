@@ -301,6 +301,7 @@ class StandIn(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.models = ["lama"]  # one for each question, the last one for all that follow
+        self.kind, self.measures = "inpaint", None  # of each model; the answer to GET /metrics
         self.inpaint = lambda image, mask: (200, "image/png", png(inverted(image, mask)))
         self.requests, self.body, self.seed = [], None, "42"
 
@@ -308,12 +309,14 @@ class StandIn(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.requests.append(("GET", self.path, self.headers))
+        if self.path == "/metrics":
+            measures = self.server.measures
+            return self.answer(404 if measures is None else 200, "text/plain", (measures or "no such page").encode())
         models = self.server.models
         model = models.pop(0) if len(models) > 1 else models[0]
         if isinstance(model, tuple):
-            self.answer(*model)
-        else:
-            self.answer(200, "application/json", json.dumps({"name": model, "model_type": "inpaint"}).encode())
+            return self.answer(*model)
+        return self.answer(200, "application/json", json.dumps({"name": model, "model_type": self.server.kind}).encode())
 
     def do_POST(self):
         self.server.requests.append(("POST", self.path, self.headers))
@@ -380,8 +383,29 @@ def test_a_service_that_inpaints_passes(run, server):
         ("GET", "/api/v1/model"),
         ("POST", "/api/v1/inpaint"),
         ("GET", "/api/v1/model"),
+        ("GET", "/metrics"),
     ]
     assert (server.body["sd_mask_blur"], "picture" in result) == (0, False)
+    assert (result["seconds_per_step"], result["gpu_memory_bytes"]) == (None, None)
+
+
+@pytest.mark.parametrize(("parameters", "steps"), [({"sd_steps": 4}, 4), ({"sd_steps": "2"}, 2), ({}, 50)])
+def test_a_diffusion_is_timed_by_its_steps(run, server, parameters, steps):
+    server.kind = "diffusers_sd_inpaint"
+    result = run(parameters=parameters)
+    assert result["seconds_per_step"] == pytest.approx(result["latency_ms"] / 1000 / steps, abs=0.001)
+
+
+def test_the_peak_of_gpu_memory_is_the_largest_that_the_instance_names(run, server):
+    server.measures = """# TYPE iopaint_gpu_memory_bytes gauge
+iopaint_gpu_memory_bytes{gpu="0",kind="allocated"} 9.9e+09
+iopaint_gpu_memory_bytes{gpu="0",kind="peak"} 3.221225472e+09
+iopaint_gpu_memory_bytes{gpu="1",kind="peak"} 512.0
+"""
+    assert run()["gpu_memory_bytes"] == 3221225472
+    for odd in ("", "peak", 'iopaint_gpu_memory_bytes{kind="peak"} nan\n', 'iopaint_gpu_memory_bytes{kind="peak"} 1e999\n'):
+        server.measures = odd
+        assert run()["gpu_memory_bytes"] is None
 
 
 def test_a_given_mask_and_parameters_reach_the_service(run, server, saved):
@@ -518,7 +542,7 @@ def test_a_redirect_is_not_followed(run, server):
 
 def test_a_gateway_gets_credentials_headers_and_its_cookie_back(run, server):
     run(url_username="check", url_password="open:sesame", headers={"X-Team": 7})
-    first, second, _ = (headers for _, _, headers in server.requests)
+    first, second, *_ = (headers for _, _, headers in server.requests)
     assert first["Authorization"] == "Basic " + base64.b64encode(b"check:open:sesame").decode()
     assert (first["X-Team"], first["Cookie"], second["Cookie"]) == ("7", None, "backend=one")
 

@@ -166,11 +166,14 @@ def step(run_module, docker, top, tmp_path):
     return call
 
 
+PROOF = {"model": "cv2", "latency_ms": 12.5, "seconds_per_step": None, "pixels": {"masked": 9}}
+
+
 @pytest.fixture
 def deploy(step, docker):
     """A whole deploy, as the role does it; fails=True breaks off at its proof."""
 
-    def call(*instances, fails=False, **options):
+    def call(*instances, fails=False, proof=PROOF, **options):
         default = [] if "to" in options else [wanted()]
         kept = []
         for group in step("prepared", list(instances) or default, **options)["groups"]:
@@ -184,7 +187,7 @@ def deploy(step, docker):
                 continue
             for item in done:
                 docker.start(item)
-            proofs = {item["name"]: {"model": "cv2", "latency_ms": 12.5, "pixels": {"masked": 9}} for item in done}
+            proofs = {item["name"]: proof for item in done}
             kept += step("kept", done, proofs=proofs, keep=options.get("keep", 3), **other)["instances"]
         return kept
 
@@ -330,6 +333,41 @@ def test_an_entry_has_the_settings_of_its_release_and_the_compose_files_that_are
     (top / "cpu" / "releases" / ONE / "unprivileged.yaml").write_text("services: {}\n")
     (item,) = step("prepared", [], to=ONE)["instances"]
     assert item["files"] == ["compose.yaml", "unprivileged.yaml", "devices.yaml"]
+
+
+def diffusion(seconds, total=174592, **more):
+    """Return the proof of a diffusion of 4 steps."""
+    return {"model": "a/b", "latency_ms": seconds * 4000, "seconds_per_step": seconds, "pixels": {"total": total}, **more}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (
+            diffusion(1.5),
+            diffusion(4.6),
+            "cpu: a/b took 4.6 s for each step, 3.1 times as long as a/b in the release before (1.5 s",
+        ),
+        (diffusion(1.5), diffusion(4.4), None),
+        (diffusion(0.1), diffusion(0.9), None),  # not to be noticed
+        (diffusion(1.5), diffusion(40, total=1000), None),  # another picture
+        (PROOF, diffusion(40, total=None), None),  # another kind of model
+        ({**PROOF, "latency_ms": 700}, {**PROOF, "latency_ms": 2100.5}, "cv2 took 2.1 s, 3.0 times as long as cv2"),
+        ({**PROOF, "latency_ms": "700"}, {**PROOF, "latency_ms": 9000}, None),  # a record that somebody edited
+        (None, diffusion(40), None),
+    ],
+)
+def test_a_release_that_is_three_times_as_slow_as_the_one_before_says_so(deploy, step, docker, before, after, words):
+    deploy(proof=before)
+    done = step("switched", step("prepared", [wanted(2)])["instances"])["instances"]
+    docker.start(done[0])
+    warnings = [str(each) for each in step("kept", done, proofs={"cpu": after}).get("warnings", [])]
+    if words is None:
+        assert warnings == []
+    else:
+        (warning,) = warnings
+        assert words in warning
+        assert f"{ONE} is the release before; iopaint.fleet.rollback makes it current again." in warning
 
 
 # ---- reverted --------------------------------------------------------------------------------------------------------
