@@ -240,6 +240,16 @@ def to_dotenv(values):
     return "\n".join(lines) + "\n"
 
 
+def pinned(instance, revisions):
+    """Return the variable that holds an instance to the commits that its release was made with.
+
+    Only of one that starts with a repository of the hub, and downloads nothing itself: another one goes by the hub's main.
+    """
+    if instance["models_writable"] or instance["model"] not in revisions:
+        return {}
+    return {"IOPAINT_FLEET_REVISIONS": ",".join(f"{name}={commit}" for name, commit in sorted(revisions.items()))}
+
+
 def token_override(instance, folder):
     """Return the text of a compose file that mounts the folder with the gateway's token."""
     return f"services:\n  iopaint-{instance['variant']}:\n    volumes:\n      - {folder}:{SECRETS}:ro\n"
@@ -248,13 +258,15 @@ def token_override(instance, folder):
 def instance_releases(wanted, layout, common):
     """Return what each completed instance wants to run as the module release takes it.
 
-    layout: data (where outputs lie), compose and unprivileged (the texts of the compose file and of its override), gpu_mode
+    layout: revisions (commits of the hub's repositories on the host), data (where outputs lie), compose and unprivileged (the
+    texts of the compose file and of its override), gpu_mode
     (how the engine hands out GPUs, cdi or legacy) and token_dir (the folder with the gateway's token). common: settings of the
     compose file that all instances share.
     """
     done = []
     for instance in wanted:
         variant, published = instance["variant"].upper(), instance["published"]
+        environment = {**pinned(instance, layout["revisions"]), **instance["environment"]}
         settings = {
             "PROJECT": published["project"],
             f"{variant}_PORT": published["port"],
@@ -271,7 +283,7 @@ def instance_releases(wanted, layout, common):
         files = [
             {"name": "compose.yaml", "content": layout["compose"], "mode": "0644"},
             {"name": ".env", "content": to_dotenv(settings), "mode": "0644"},  # the module adds the image
-            {"name": "options.env", "content": to_dotenv(instance["environment"]), "mode": "0600", "secret": True},
+            {"name": "options.env", "content": to_dotenv(environment), "mode": "0600", "secret": True},
             {"name": "unprivileged.yaml", "content": layout["unprivileged"], "mode": "0644"},
         ]
         if instance["variant"] == "gpu":
@@ -279,8 +291,9 @@ def instance_releases(wanted, layout, common):
             files.append({"name": "devices.yaml", "content": override, "mode": "0644"})
         if instance["token"]:
             files.append({"name": "token.yaml", "content": token_override(instance, layout["token_dir"]), "mode": "0644"})
-        release = {key: instance[key] for key in ("name", "variant", "image", "url", "environment", "cpu_allowed", "memory")}
+        release = {key: instance[key] for key in ("name", "variant", "image", "url", "cpu_allowed", "memory")}
         release.update(
+            environment=environment,
             ref=instance.get("ref"),
             project=published["project"],
             image_variable=f"{variant}_IMAGE",

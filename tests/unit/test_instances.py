@@ -31,7 +31,14 @@ def entry(**keys):
 
 def to_release(instance):
     """Return what compose gets of a completed instance: its files by name."""
-    layout = {"data": "/data", "compose": "", "unprivileged": "", "gpu_mode": "cdi", "token_dir": "/opt/x/.gateway"}
+    layout = {
+        "data": "/data",
+        "compose": "",
+        "unprivileged": "",
+        "gpu_mode": "cdi",
+        "token_dir": "/opt/x/.gateway",
+        "revisions": {},
+    }
     (done,) = FILTERS["instance_releases"]([instance], layout, {})
     return {file["name"]: file["content"] for file in done["files"]}
 
@@ -276,11 +283,25 @@ def test_compose_reads_every_value_back(tmp_path):
 # ---- instance_releases -----------------------------------------------------------------------------------------------
 
 
-def folders(wanted, gpu_mode="cdi"):
+def folders(wanted, gpu_mode="cdi", revisions=()):
     compose = "name: text of the compose file\n"
     layout = {"data": "/var/lib/iopaint", "compose": compose, "unprivileged": "services: {}\n", "gpu_mode": gpu_mode}
+    layout["revisions"] = dict(revisions)
     common = {"MODELS": "/var/lib/iopaint/models", "OPTIONS_FILE": "options.env", "PIDS": 512}
     return FILTERS["instance_releases"](wanted, layout, common)
+
+
+def test_a_release_holds_an_instance_to_the_commits_of_its_models():
+    repositories = [{"hub": "a/sdxl"}, {"hub": "b/vae"}]
+    revisions = {"b/vae": "2" * 40, "a/sdxl": "1" * 40}
+    wanted = instances(entry(model="a/sdxl"), entry(name="b", port=8081), models=[LAMA, *repositories])
+    first, second = folders(wanted, revisions=revisions)
+    held = f"a/sdxl={'1' * 40},b/vae={'2' * 40}"
+    assert first["environment"]["IOPAINT_FLEET_REVISIONS"] == held
+    assert f"IOPAINT_FLEET_REVISIONS='{held}'\n" in {file["name"]: file["content"] for file in first["files"]}["options.env"]
+    assert "IOPAINT_FLEET_REVISIONS" not in second["environment"]  # lama
+    online = instances(entry(model="a/sdxl"), models=repositories, models_online=True)
+    assert "IOPAINT_FLEET_REVISIONS" not in folders(online, revisions=revisions)[0]["environment"]
 
 
 def test_each_instance_gets_its_release():

@@ -23,7 +23,7 @@ def entry_point():
     print(json.dumps({
         "threshold": gc.get_threshold()[0], "frozen": gc.get_freeze_count(), "arguments": sys.argv[1:],
         "limits": [os.environ["TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT"], os.environ["LRU_CACHE_CAPACITY"]],
-        "torch": "torchvision" in sys.modules, "too_early": "torchvision" in before,
+        "torch": "torchvision" in sys.modules, "too_early": "torchvision" in before, "hub": os.environ.get("HF_HUB_CACHE"),
     }))
 """
 
@@ -123,3 +123,35 @@ def test_other_errors_keep_their_traceback(script, error):
 def test_sigterm_ends_a_start_at_once(script):
     """As the first process of a container it has to handle the signal: the kernel gives that process no other."""
     assert script("start", rc=143, SIGNAL="1") == ""
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A folder of models with two commits of a repository, of which main is the second, and another repository."""
+    hub = tmp_path / "models/huggingface/hub"
+    for commit in ("1" * 40, "2" * 40):
+        (hub / "models--a--b/snapshots" / commit).mkdir(parents=True)
+    for folder, commit in (("models--a--b", "2" * 40), ("models--c--d", "3" * 40)):
+        (hub / folder / "blobs").mkdir(parents=True)
+        (hub / folder / "refs").mkdir()
+        (hub / folder / "refs/main").write_text(commit)
+    return hub
+
+
+def test_the_hub_s_libraries_find_the_commit_of_the_release(script, cache, tmp_path):
+    models = str(tmp_path / "models")
+    seen = script("start", "--model-dir", models, IOPAINT_FLEET_REVISIONS=f"a/b={'1' * 40}", TMPDIR=str(tmp_path))
+    view = Path(seen["hub"])
+    assert view.parent == tmp_path
+    assert (view / "models--a--b/refs/main").read_text() == "1" * 40
+    assert (view / "models--c--d/refs/main").read_text() == "3" * 40
+    assert (view / "models--a--b/snapshots").resolve() == cache / "models--a--b/snapshots"
+    assert (cache / "models--a--b/refs/main").read_text() == "2" * 40
+    assert script("start", "--model-dir", models)["hub"] is None
+
+
+def test_a_commit_that_is_not_there_is_named(script, cache, tmp_path):
+    revisions = f"a/b={'9' * 40}"
+    said = script("start", f"--model-dir={tmp_path}/models", IOPAINT_FLEET_REVISIONS=revisions, rc=os.EX_NOINPUT)
+    assert f"{cache} has no a/b at {'9' * 40}, which IOPAINT_FLEET_REVISIONS names; deploy again" in said
+    assert len(said.splitlines()) == 1
