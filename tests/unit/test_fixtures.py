@@ -2,6 +2,7 @@
 """The fixtures of the scenarios, as far as that goes without a download."""
 
 import hashlib
+import http.client
 import importlib.util
 import io
 import json
@@ -9,6 +10,7 @@ import pickletools
 import re
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -19,7 +21,7 @@ FIXTURES = Path(__file__).resolve().parents[2] / "molecule" / "fixtures"
 
 def load(name):
     spec = importlib.util.spec_from_file_location(name, FIXTURES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
     spec.loader.exec_module(module)
     return module
 
@@ -130,3 +132,88 @@ def test_source_takes_no_build_output(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "WEB_APP", tmp_path)
     assert module.web_app_files() == [tmp_path / "index.html"]
     assert module.digest() != before
+
+
+# ---- hub_server ------------------------------------------------------------------------------------------------------
+
+REPOSITORY = "tests/pipeline"
+WEIGHTS = "unet/weights.safetensors"
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A hub with two revisions of a repository, of which main is the first, and a function that asks it."""
+    for revision, weights in (("v1", b"weights"), ("v2", b"others!")):
+        folder = tmp_path / REPOSITORY / revision
+        (folder / "unet").mkdir(parents=True)
+        (folder / WEIGHTS).write_bytes(weights)
+        (folder / "model_index.json").write_text("{}")
+    (tmp_path / REPOSITORY / "main.txt").write_text("v1\n")
+    server = load("hub_server").Hub().read(tmp_path).serve()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def ask(path, method="GET", body=None, **headers):
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        try:
+            return answer.status, answer.headers, answer.read()
+        except http.client.IncompleteRead as error:
+            return answer.status, answer.headers, error.partial
+        finally:
+            connection.close()
+
+    yield ask
+    server.shutdown()
+    server.server_close()
+
+
+def revision(hub, name):
+    return json.loads(hub(f"/api/models/{REPOSITORY}/revision/{name}")[2])
+
+
+def test_a_hub_s_revision_has_its_files_with_sizes_and_checksums(hub):
+    one, two = revision(hub, "main"), revision(hub, "v2")
+    assert one == revision(hub, "v1") == revision(hub, one["sha"])
+    assert re.fullmatch("[0-9a-f]{40}", one["sha"])
+    assert one["sha"] != two["sha"]
+    files = {each["rfilename"]: each for each in one["siblings"]}
+    assert files[WEIGHTS]["lfs"] == {"sha256": hashlib.sha256(b"weights").hexdigest(), "size": 7, "pointerSize": 130}
+    assert files["model_index.json"]["blobId"] == "9e26dfeeb6e641a33dae4961196235bdb965b21b"  # git hash-object
+    assert "lfs" not in files["model_index.json"]
+
+
+def test_a_large_file_of_the_hub_lies_elsewhere_and_is_sent_in_parts(hub):
+    status, headers, _body = hub(f"/{REPOSITORY}/resolve/v1/{WEIGHTS}", "HEAD")
+    assert (status, headers["x-linked-size"]) == (302, "7")
+    assert headers["x-linked-etag"] == f'"{hashlib.sha256(b"weights").hexdigest()}"'
+    place = headers["location"].partition("/lfs/")[2]
+    assert hub(f"/lfs/{place}")[2] == b"weights"
+    status, headers, body = hub(f"/lfs/{place}", Range="bytes=3-")
+    assert (status, headers["content-range"], body) == (206, "bytes 3-6/7", b"ghts")
+    assert hub(f"/{REPOSITORY}/resolve/v1/model_index.json")[2] == b"{}"
+
+
+def test_a_hub_does_wrong_what_it_is_told_to(hub):
+    file = f"/lfs/{REPOSITORY}/{revision(hub, 'v1')['sha']}/{WEIGHTS}"
+
+    def faults(**faults):
+        assert hub("/faults", "PUT", json.dumps(faults))[0] == 200
+
+    faults(failures=[429, 503])
+    assert [hub(file)[0] for _ in range(3)] == [429, 503, 200]
+    faults(tampered=[WEIGHTS])
+    assert (len(hub(file)[2]), hub(file)[2] == b"weights") == (7, False)
+    faults(cut={WEIGHTS: 3})
+    assert [hub(file)[2] for _ in range(2)] == [b"wei", b"weights"]
+    faults(gated=True)
+    assert hub(f"/api/models/{REPOSITORY}")[1]["x-error-code"] == "GatedRepo"
+    faults(token="hf_x")
+    assert hub(f"/api/models/{REPOSITORY}")[0] == 401
+    assert hub(f"/api/models/{REPOSITORY}", authorization="Bearer hf_x")[0] == 200
+    asked = json.loads(hub("/asked")[2])
+    assert [each["path"] for each in asked] == [f"/api/models/{REPOSITORY}"] * 2
+    faults()
+    assert hub("/api/models/tests/none")[1]["x-error-code"] == "RepoNotFound"
+    assert hub(f"/api/models/{REPOSITORY}/revision/v9")[1]["x-error-code"] == "RevisionNotFound"
+    assert hub(f"/{REPOSITORY}/resolve/v1/none.json")[1]["x-error-code"] == "EntryNotFound"
