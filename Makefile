@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 # Removing a host with an engine inside takes longer than the minute that the modules wait.
 export DOCKER_TIMEOUT := 300
 
-# The longest first, as two run at once. By their names: image-gpu takes gigabytes, bundle and registry-build ten minutes each.
+# The longest first, as two run at once. By their names: image-gpu takes gigabytes, bundle, models and registry-build ten minutes each.
 SCENARIO ?= registry default fleet provision provision-ubuntu gpu site data image operations gateway
 
 .PHONY: help env demo demo-down lint unit conformance supported scenarios test docs bench bench-fleet bench-gateway constraints
