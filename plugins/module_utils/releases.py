@@ -105,7 +105,7 @@ def _pixels(proof):
 
 
 def _number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0.001 <= value < 1e9
 
 
 def wanted_port(settings):

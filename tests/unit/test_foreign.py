@@ -363,6 +363,21 @@ def test_a_record_of_a_release_is_sound_or_damaged(tmp_path_factory, content):
         assert store.rebuild(damaged, lambda _name: None, None)["outcome"] in releases.OUTCOMES
 
 
+PROOF = {"model": "lama", "latency_ms": 9000, "seconds_per_step": 2.5, "pixels": {"total": 174592}}
+
+
+@given(altered(PROOF), altered(PROOF))
+def test_proofs_in_records_are_compared_or_not(proof, before):
+    if isinstance(proof, dict) and isinstance(before, dict):  # else the record is damaged
+        assert " times as long as " in (releases.slowdown(proof, before) or " times as long as ")
+
+
+@given(st.text(alphabet='iopaint_gpu_memory_bytes{kind="peak"} 0123456789.e+\n'), st.sampled_from(["", '{gpu="0",kind="peak"} ']))
+def test_measures_of_an_instance_are_read(content, labels):
+    peak = inpaint.peak_memory(f"iopaint_gpu_memory_bytes{labels}{content}".encode())
+    assert peak is None or peak >= 0
+
+
 @given(st.binary(), st.binary())
 def test_files_of_a_damaged_release_are_read_or_recorded_as_failed(tmp_path_factory, settings, options):
     top = tmp_path_factory.mktemp("instances")
@@ -385,6 +400,7 @@ def test_answers_of_an_instance_are_read_or_named(content):
     assert len(shown) <= 301
     with contextlib.suppress(inpaint.CheckError):
         assert inpaint.read_model(content)[0].isprintable()
+    assert inpaint.peak_memory(content) is None
     with pytest.raises(inpaint.CheckError):
         inpaint.read_answer(content, "application/json", Image.new("RGB", (96, 64)))
 
