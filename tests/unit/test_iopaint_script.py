@@ -150,6 +150,14 @@ def test_the_hub_s_libraries_find_the_commit_of_the_release(script, cache, tmp_p
     assert script("start", "--model-dir", models)["hub"] is None
 
 
+@pytest.mark.parametrize("revisions", ["main", "a/b=main", f"a={'1' * 40}", f"a/b={'1' * 40},"])
+def test_a_revision_that_is_no_commit_is_named(script, revisions):
+    said = script("start", IOPAINT_FLEET_REVISIONS=revisions, rc=os.EX_USAGE)
+    assert (
+        said == f"iopaint: IOPAINT_FLEET_REVISIONS is {revisions!r}; OWNER/NAME=COMMIT is wanted, several separated by commas\n"
+    )
+
+
 def test_a_commit_that_is_not_there_is_named(script, cache, tmp_path):
     revisions = f"a/b={'9' * 40}"
     said = script("start", f"--model-dir={tmp_path}/models", IOPAINT_FLEET_REVISIONS=revisions, rc=os.EX_NOINPUT)
