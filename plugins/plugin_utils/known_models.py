@@ -190,3 +190,45 @@ PLUGINS = {
     "restoreformer": Plugin({"": ["RestoreFormer", *FACES]}),
     "anime_seg": Plugin({"": ["isnetis"]}, device=False),
 }
+
+
+class Need(NamedTuple):
+    """GPU memory of a model in GB (10^9 bytes), in float16 and in float32, and the same with `cpu_offload`; 0 where unknown."""
+
+    half: float
+    full: float
+    half_offloaded: float = 0
+    full_offloaded: float = 0
+
+
+# Offloaded: as measured for 512 x 512 by the notes of IOPaint 0.33.0. Else the weights as the hub lists them (2.1 GB in float16)
+# and 1 GB to compute in: docs/benchmarks.md has 0.1 GB beside the weights for the network, and decoding takes more.
+SD15 = Need(3.0, 5.3, 2.0, 3.0)
+# In one go: as diffusers measured for 1024 x 1024 (sayakpaul/sample-datasets on the hub, sdxl-fast, bfloat16 and float32).
+# Offloaded: the largest part, the network (5.1 and 10.3 GB as the hub lists it), and 2 GB, which computing took beyond the weights.
+SDXL = Need(9.0, 16.9, 7.1, 12.3)
+# docs/benchmarks.md, up to 2048 x 2048. An erase model knows neither float16 nor offloading.
+LAMA = Need(0.9, 0.9)
+GPU_MEMORY = {
+    **dict.fromkeys(("lama", "anime-lama"), LAMA),
+    **dict.fromkeys(
+        (
+            "stable-diffusion-v1-5/stable-diffusion-inpainting",
+            "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "Uminosachi/realisticVisionV51_v51VAE-inpainting",
+            "redstonehero/dreamshaper-inpainting",
+            "Sanster/anything-4.0-inpainting",
+        ),
+        SD15,
+    ),
+    **dict.fromkeys(
+        (
+            "diffusers/stable-diffusion-xl-1.0-inpainting-0.1",
+            "stabilityai/stable-diffusion-xl-base-1.0",
+            "RunDiffusion/Juggernaut-XI-v11",
+            "SG161222/RealVisXL_V5.0",
+            "eienmojiki/Anything-XL",
+        ),
+        SDXL,
+    ),
+}
