@@ -205,7 +205,7 @@ class Need(NamedTuple):
 # and 1 GB to compute in: docs/benchmarks.md has 0.1 GB beside the weights for the network, and decoding takes more.
 SD15 = Need(3.0, 5.3, 2.0, 3.0)
 # In one go: as diffusers measured for 1024 x 1024 (sayakpaul/sample-datasets on the hub, sdxl-fast, bfloat16 and float32).
-# Offloaded: the largest part, the network (5.1 and 10.3 GB as the hub lists it), and 2 GB, which computing took beyond the weights.
+# Offloaded: the largest part, the network (5.1 and 10.3 GB as the hub lists it), and 2 GB that computing took beyond the weights.
 SDXL = Need(9.0, 16.9, 7.1, 12.3)
 # docs/benchmarks.md, up to 2048 x 2048. An erase model knows neither float16 nor offloading.
 LAMA = Need(0.9, 0.9)
