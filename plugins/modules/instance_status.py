@@ -93,8 +93,9 @@ disks:
   elements: dict
   returned: with RV(state=ok)
 models:
-  description: C(files) and C(repositories) of models on the host, as M(iopaint.fleet.model_store) returns them, and C(reason), why
-    the folder could not be looked at.
+  description:
+    - Models on the host, C(files) and C(repositories), as M(iopaint.fleet.model_store) returns them.
+    - C(reason) says why they could not be looked at.
   type: dict
   returned: with RV(state=ok)
 lock:

@@ -157,19 +157,22 @@ def check_room(module, missing):
     params, sizes = module.params, [size(model) for model in missing]
     here = sum(os.path.getsize(model["staged"]) for model in missing if os.path.isfile(model["staged"]))
     needed = {}
-    for option, count in (("models_dir", sum(sizes)), ("staging", max(0, sum(sizes) - here))):
-        place = existing(params[option])
-        total, names = needed.get(os.stat(place).st_dev, (0, []))
-        needed[os.stat(place).st_dev] = (total + count, [*names, (place, option)])
+    folders = (
+        (params["models_dir"], named(module, "models_dir"), sum(sizes)),
+        (params["staging"], named(module, "staging"), max(0, sum(sizes) - here)),
+    )
+    for path, name, count in folders:
+        place = existing(path)
+        total, places = needed.get(os.stat(place).st_dev, (0, [place]))
+        needed[os.stat(place).st_dev] = (total + count, [*places, name])
     for total, places in needed.values():
-        place = places[0][0]
+        place = places[0]
         free = shutil.disk_usage(place).free
         if total and total + SPARE > free:
             raise weights.WeightsError(
                 f"the disk of {place} has {free / 1e9:.1f} GB free, and {(total + SPARE) / 1e9:.1f} GB are needed for "
-                f"{', '.join(model['name'] for model in missing)}. Make room there, move "
-                f"{' and '.join(named(module, option) for _place, option in places)} to another disk, or leave models out. "
-                "Nothing was downloaded"
+                f"{', '.join(model['name'] for model in missing)}. Make room there, move {' and '.join(places[1:])} to another "
+                "disk, or leave models out. Nothing was downloaded"
             )
 
 

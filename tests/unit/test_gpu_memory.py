@@ -2,7 +2,7 @@
 """GPUs that are too small for the models of their instances."""
 
 import pytest
-from ansible_collections.iopaint.fleet.plugins.filter.gpu_memory import FilterModule
+from ansible_collections.iopaint.fleet.plugins.filter.gpu_memory_warnings import FilterModule
 from ansible_collections.iopaint.fleet.plugins.plugin_utils.known_models import GPU_MEMORY
 
 WARNINGS = FilterModule().filters()["gpu_memory_warnings"]
