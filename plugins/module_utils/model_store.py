@@ -59,19 +59,21 @@ def regular_files(folder, prefix="", depth=0):
                     yield from regular_files(below, f"{path}/", depth + 1)
 
 
-def blobs_of(folder, depth=0):
-    """Return the names of the blobs that a snapshot, an open folder, links to."""
-    found = set()
+def blobs_of(folder, prefix="", depth=0):
+    """Return the files of a snapshot, an open folder: by path, the name of the blob that a link names; None for a file itself."""
+    found = {}
     for name in listed(folder):
-        status = entry(folder, name)
+        path, status = f"{prefix}{name}", entry(folder, name)
         if status is None:
             continue
         if stat.S_ISLNK(status.st_mode):
             with contextlib.suppress(OSError):
-                found.add(os.path.basename(os.readlink(name, dir_fd=folder)))
+                found[path] = os.path.basename(os.readlink(name, dir_fd=folder))
+        elif stat.S_ISREG(status.st_mode):
+            found[path] = None
         elif stat.S_ISDIR(status.st_mode) and depth < DEEPEST:
             with inner(folder, name) as below:
-                found |= blobs_of(below, depth + 1) if below is not None else set()
+                found.update(blobs_of(below, f"{path}/", depth + 1) if below is not None else {})
     return found
 
 
@@ -98,14 +100,17 @@ def main_of(folder):
 
 
 def revisions(folder):
-    """Return the revisions of a repository, an open folder: commit, bytes, and the blobs that each links to."""
+    """Return the revisions of a repository, an open folder: commit, bytes, its files, and the blobs that each links to."""
     blobs, found = sizes(folder, "blobs"), []
     with inner(folder, "snapshots") as snapshots:
         for commit in listed(snapshots) if snapshots is not None else []:
             if COMMIT.fullmatch(commit):
                 with inner(snapshots, commit) as snapshot:
-                    linked = blobs_of(snapshot) if snapshot is not None else set()
-                found.append({"revision": commit, "bytes": sum(blobs.get(name, 0) for name in linked), "blobs": linked})
+                    parts = blobs_of(snapshot) if snapshot is not None else {}
+                    own = sum(size for _path, size in regular_files(snapshot)) if snapshot is not None else 0
+                linked = {blob for blob in parts.values() if blob is not None}
+                size = own + sum(blobs.get(name, 0) for name in linked)
+                found.append({"revision": commit, "bytes": size, "blobs": linked, "files": parts})
     return found
 
 
@@ -137,6 +142,30 @@ def stored(models_dir):
                         for each in some
                     ]
     return found
+
+
+def parts(models_dir, hub):
+    """Return the files of the revision that IOPaint loads of a repository, as a bundle has them.
+
+    Each has `path`, at which a library of the hub finds it, and `source`, the file with its content, below the folder of models.
+    There are no links among them, which such a library does without. None where the repository or a revision is missing.
+    """
+    top = f"{HUB}/models--{hub.replace('/', '--')}"
+    with files.present(models_dir) as models, contextlib.ExitStack() as stack:
+        folder = stack.enter_context(inner(models, top)) if models is not None else None
+        commit = main_of(folder) if folder is not None else None
+        known = [each for each in revisions(folder) if each["revision"] == commit] if commit else []
+        record = f"fetched/{commit}.json"
+        has_record = bool(known) and f"{commit}.json" in sizes(folder, "fetched")
+    if not known:
+        return None
+    place = f"{top}/snapshots/{commit}"
+    found = [
+        {"path": f"{place}/{path}", "source": f"{place}/{path}" if blob is None else f"{top}/blobs/{blob}"}
+        for path, blob in sorted(known[0]["files"].items())
+    ]
+    more = [f"{top}/{name}" for name in ([record] if has_record else []) + ["refs/main"]]  # main last: it makes the rest count
+    return {"revision": commit, "files": found + [{"path": path, "source": path} for path in more]}
 
 
 def _delete(folder, name):

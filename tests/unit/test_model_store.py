@@ -110,6 +110,13 @@ def test_files_and_repositories_are_listed_with_their_sizes(run, have, repositor
     ]
 
 
+def test_a_revision_without_links_has_the_size_of_its_files(run, have):
+    """As a bundle brings it."""
+    have(f"huggingface/hub/models--owner--model/snapshots/{NEW}/unet/model.safetensors", 9)
+    have("huggingface/hub/models--owner--model/refs/main").write_text(NEW)
+    assert run()["repositories"] == [{"hub": "owner/model", "revision": NEW, "current": True, "bytes": 9}]
+
+
 def test_a_repository_without_a_whole_revision_is_incomplete(run, have):
     have("huggingface/hub/models--owner--model/blobs/abc.incomplete", 9)
     assert run()["repositories"] == [{"hub": "owner/model", "revision": None, "current": False, "bytes": 9}]
