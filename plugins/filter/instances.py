@@ -8,10 +8,10 @@ import re
 from pathlib import PurePosixPath
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.iopaint.fleet.plugins.filter.model_files import KNOWN
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import reached_at
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import is_one_line
-from ansible_collections.iopaint.fleet.plugins.plugin_utils import devices
+from ansible_collections.iopaint.fleet.plugins.plugin_utils import devices, instance_plugins
+from ansible_collections.iopaint.fleet.plugins.plugin_utils.known_models import ERASE
 
 PORT = re.compile("[0-9]{1,5}")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
@@ -24,12 +24,12 @@ OWN_OPTIONS = {
 }
 HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*")
 OFF = ("false", "0", "no", "off")
-PLUGIN = "IOPAINT_ENABLE_"  # begins the options that switch on plugins, which download their own weights
+PLUGIN = "IOPAINT_ENABLE_"  # begins the options that switch on plugins, which then download their own weights
 INDEXED = ("stable_diffusion/", "stable_diffusion_xl/")
 CHECKPOINTS = "torch/hub/checkpoints"  # which IOPaint makes where it is missing, whatever its model is
 OPTION = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 SCALARS = (str, int, float, bool)
-KINDS = {"options": dict, "model_urls": dict, "guard": dict, "proof": dict, "devices": list}
+KINDS = {"options": dict, "model_urls": dict, "guard": dict, "proof": dict, "devices": list, "plugins": list}
 WORDS = {dict: "a dictionary", list: "a list", SCALARS: "a single value"}
 SECRETS = "/run/iopaint-fleet"  # in a container; the folder with the gateway's token
 MODEL_MIRROR = re.compile(r"[A-Z][A-Z0-9_]*_MODEL_(URL|MD5)")
@@ -113,9 +113,11 @@ def writes_models(instance, environment, models):
     models: as the filters model_files and hub_models give them.
     """
     plugins = [text for name, text in environment.items() if name.startswith(PLUGIN) and text.lower() not in OFF]
-    provided = {model.get("name") for model in models} & set(KNOWN)  # others may have more files than one
-    own = instance["model"] not in {"cv2", *provided, *(model.get("hub") for model in models)}
-    return bool(own or plugins or any(model.get("path", "").startswith(INDEXED) for model in models))
+    names, repositories = ({model[key] for model in models if key in model} for key in ("name", "hub"))
+    loaded = instance_plugins.wanted(instance_plugins.chosen(instance, "plugins"))
+    lacking = [model for model in loaded if not {model.get("name"), model.get("hub")} & (names | repositories)]
+    own = instance["model"] not in {"cv2", *(names & set(ERASE)), *repositories}  # others may have more files than one
+    return bool(own or plugins or lacking or any(model.get("path", "").startswith(INDEXED) for model in models))
 
 
 def check_port(entry, where):
@@ -162,11 +164,14 @@ def complete(entry, where, defaults, models):
     if odd:
         raise AnsibleFilterError(f"{where}: options has {', '.join(odd)}; names have letters, digits and underscores.")
     environment = {f"IOPAINT_{name.upper()}": text(value) for name, value in options.items() if value is not None}
+    plugins = instance_plugins.chosen(instance, where)
+    instance_plugins.check_options(plugins, options, where)
     cpu_allowed = environment.get("IOPAINT_FLEET_REQUIRE_GPU", "true").lower() in OFF
     online, writable = instance.pop("models_online"), instance.get("models_writable")
     if writable is None:
         writable = online or writes_models(instance, environment, models)
     offline = {} if writable else {"IOPAINT_LOCAL_FILES_ONLY": "true"}  # a start depends on nobody's site
+    on_gpu = instance["variant"] == "gpu" and not cpu_allowed and environment.get("IOPAINT_DEVICE", "cuda") == "cuda"
     name, port, address = str(instance["name"]), int(instance["port"]), instance["bind_address"]
     return {
         **instance,
@@ -175,6 +180,8 @@ def complete(entry, where, defaults, models):
         "auto": instance.get("devices") == devices.AUTO,
         "cpu_allowed": cpu_allowed,
         "models_writable": writable,
+        "plugins": plugins,
+        "extras": instance_plugins.extras(plugins),
         "url": f"http://{reached_at(address)}:{port}",
         "published": {"address": address, "port": port, "project": f"iopaint-{name}"},
         "token": bool(defaults.get("token")),
@@ -184,6 +191,7 @@ def complete(entry, where, defaults, models):
             **guard(instance.get("guard"), where),
             **offline,
             **token_variables(instance["bind_address"], defaults, where),
+            **instance_plugins.settings(plugins, on_gpu),
             **environment,
         },
     }

@@ -19,7 +19,6 @@ import json
 import os
 import posixpath
 import re
-import shutil
 import subprocess
 import tarfile
 from typing import NamedTuple
@@ -358,13 +357,3 @@ def copy_images(path, find, verified, names, out):
             if member.name in needed:
                 member.name = member.name[len(IMAGES) :]
                 tar.addfile(member, stream)
-
-
-def copy_member(path, find, name, out):
-    """Write one member's content."""
-    with members(path, find) as found:
-        for member, stream in found:
-            if member.name == name and stream:
-                shutil.copyfileobj(stream, out, CHUNK)
-                return
-    raise BundleError(f"{name} is missing")

@@ -18,8 +18,8 @@ class WeightsError(Exception):
 
 @contextlib.contextmanager
 def opened(models_dir, model):
-    """Open the weights of a model (path, relative to the folder), or yield None where there are none that are a regular file."""
-    above, name = os.path.split(model["path"])
+    """Open the weights of a model (source or path, relative to the folder), or yield None where there is no such regular file."""
+    above, name = os.path.split(model.get("source", model["path"]))
     with contextlib.ExitStack() as stack:
         try:
             top = stack.enter_context(files.folder(models_dir))

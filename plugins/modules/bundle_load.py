@@ -36,6 +36,13 @@ options:
     type: list
     elements: dict
     default: []
+  repositories:
+    description:
+      - Repositories of a hub that the host is to have, each with C(hub) and C(revision).
+      - Of those in the archive the ones with this commit are placed; where C(revision) is no commit, with any.
+    type: list
+    elements: dict
+    default: []
   models_dir:
     description: Folder of the models on the host.
     type: path
@@ -78,14 +85,28 @@ built:
 """
 
 import os
+import shutil
 
 from ansible_collections.iopaint.fleet.plugins.module_utils import bundle, weights
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.model_store import COMMIT
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 NOTHING = "Nothing was loaded, and nothing that runs was touched."
+
+
+def matches(model, wanted):
+    """Return whether a model of an archive is a file of a repository that is wanted, in its revision; wanted: revision by hub."""
+    hub = model.get("hub")
+    revision = wanted.get(hub) if isinstance(hub, str) else None
+    return revision is not None and (model.get("revision") == revision or not COMMIT.fullmatch(revision))
+
+
+def shown(model):
+    """Return a model of an archive for a message."""
+    return f"{model['name']} ({model.get('revision') or model['checksum']})"
 
 
 class Load:
@@ -99,11 +120,13 @@ class Load:
             self.fail(f"has images that are not of this collection: {', '.join(foreign)}")
         self.docker = None if module.check_mode and not module.get_bin_path("docker") else Docker(module)
         self.images = [image for image in self.params["images"] if self.image(image["image"]) is None]
-        self.models = [model for model in self.params["models"] if not self.has(model)]
+        wanted = {each["hub"]: each.get("revision") or "" for each in self.params["repositories"]}
+        parts = [{**model, "source": model["path"]} for model in self.params["held"] if matches(model, wanted)]
+        self.models = [model for model in [*self.params["models"], *parts] if not self.has(model)]
         held = {model["path"]: model["checksum"] for model in self.params["held"]}
         absent = [model for model in self.models if held.get(model["path"]) != model["checksum"]]
         if absent:
-            there = ", ".join(f"{model['name']} ({model['checksum']})" for model in self.params["held"]) or "none"
+            there = ", ".join(dict.fromkeys(map(shown, self.params["held"]))) or "none"
             what = ", ".join(f"{model['name']} ({model['checksum']})" for model in absent)
             self.fail(
                 f"lacks the model {what} of {named(module, 'models')}, and this host has it not. "
@@ -151,18 +174,29 @@ class Load:
         names = [image["tags"] for image in verified.manifest["images"]]
         if any(image["tags"] not in names for image in self.images):
             self.fail("is another one than at the beginning of the play. Run the play again")
-        for model in self.models:
-            self.place(path, model)
+        self.place(path)
         if self.images:
             self.load(path, verified)
 
-    def place(self, path, model):
-        """Put one model in its place in one step."""
+    def place(self, path):
+        """Put each model in its place in one step; the archive is read once."""
+        top, missing = self.params["models_dir"], {bundle.MODELS + model["path"]: model for model in self.models}
+        place = top
         try:
-            with weights.placing(self.params["models_dir"], model, self.params["owner"]) as stream:
-                bundle.copy_member(path, self.module.get_bin_path, bundle.MODELS + model["path"], stream)
+            if missing:
+                with bundle.members(path, self.module.get_bin_path) as found:
+                    for member, stream in found:
+                        model = missing.pop(member.name, None) if stream else None
+                        if model:
+                            place = f"{top}/{model['path']}"
+                            with weights.placing(top, model, self.params["owner"]) as target:
+                                shutil.copyfileobj(stream, target, bundle.CHUNK)
+                        if not missing:
+                            break
+            if missing:
+                raise bundle.BundleError(f"{', '.join(missing)} is missing")
         except (bundle.BundleError, weights.WeightsError, OSError) as error:
-            self.fail(f"has a model that can't be put at {self.params['models_dir']}/{model['path']}: {error}")
+            self.fail(f"has a model that can't be put at {place}: {error}")
 
     def load(self, path, verified):
         """Stream the images that are missing to the engine."""
@@ -213,6 +247,7 @@ def main():
             "images": {"type": "list", "elements": "dict", "required": True},
             "held": {"type": "list", "elements": "dict", "default": []},
             "models": {"type": "list", "elements": "dict", "default": []},
+            "repositories": {"type": "list", "elements": "dict", "default": []},
             "models_dir": {"type": "path", "required": True},
             "owner": {"type": "int", "default": 10001},
             "names": {"type": "dict", "default": {}},

@@ -26,6 +26,13 @@ options:
     type: list
     elements: dict
     default: []
+  repositories:
+    description:
+      - Repositories of a hub, each with C(hub), as the filter P(iopaint.fleet.hub_models#filter) gives them. The archive gets the
+        revision that IOPaint loads.
+    type: list
+    elements: dict
+    default: []
   models_dir:
     description: Folder of the models on the host.
     type: path
@@ -82,7 +89,7 @@ import os
 import tempfile
 import time
 
-from ansible_collections.iopaint.fleet.plugins.module_utils import bundle, weights
+from ansible_collections.iopaint.fleet.plugins.module_utils import bundle, model_store, weights
 from ansible_collections.iopaint.fleet.plugins.module_utils.checksums import Checked
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder
@@ -125,8 +132,31 @@ def described(module, docker):
                 )
             size = os.fstat(stream.fileno()).st_size
         models.append({**{key: model[key] for key in ("name", "path", "checksum")}, "size": size})
+    for repository in params["repositories"]:
+        models += of_repository(module, repository["hub"])
     compose = hashlib.sha256(params["compose"].encode()).hexdigest()
     return {"schema": bundle.SCHEMA, "images": images, "models": models, "compose": compose}
+
+
+def of_repository(module, hub):
+    """Return the files of a repository as models of the manifest; fail the module where it is not on the host."""
+    top, models = module.params["models_dir"], []
+    known = model_store.parts(top, hub)
+    for file in known["files"] if known else []:
+        with weights.opened(top, file) as stream:
+            if stream is None:
+                known = None
+                break
+            digest = hashlib.sha256()
+            for piece in iter(lambda read=stream.read: read(bundle.CHUNK), b""):
+                digest.update(piece)
+            about = {"name": hub, "hub": hub, "revision": known["revision"], "checksum": f"sha256:{digest.hexdigest()}"}
+            models.append({**about, **file, "size": stream.tell()})
+    if known is None and module.check_mode:
+        module.exit_json(changed=True, seconds=0.0)
+    if known is None:
+        module.fail_json(msg=f"The model {hub} of {named(module, 'models')} is not whole in {top} on the host. Fetch it first.")
+    return models
 
 
 def save(docker, manifest, writer):
@@ -179,6 +209,7 @@ def main():
             "dir": {"type": "path", "required": True},
             "images": {"type": "dict", "required": True},
             "models": {"type": "list", "elements": "dict", "default": []},
+            "repositories": {"type": "list", "elements": "dict", "default": []},
             "models_dir": {"type": "path", "required": True},
             "compose": {"type": "str", "required": True},
             "compression": {"type": "str", "choices": ["auto", "zstd", "gzip"], "default": "auto"},

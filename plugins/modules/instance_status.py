@@ -92,6 +92,12 @@ disks:
   type: list
   elements: dict
   returned: with RV(state=ok)
+models:
+  description:
+    - Models on the host, C(files) and C(repositories), as M(iopaint.fleet.model_store) returns them.
+    - C(reason) says why they could not be looked at.
+  type: dict
+  returned: with RV(state=ok)
 lock:
   description: What the lock says; null where the host is not locked.
   type: dict
@@ -109,7 +115,15 @@ restore:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, foreign, gpu, lock, releases
+from ansible_collections.iopaint.fleet.plugins.module_utils import (
+    audit,
+    containers,
+    foreign,
+    gpu,
+    lock,
+    model_store,
+    releases,
+)
 from ansible_collections.iopaint.fleet.plugins.module_utils.commands import run
 from ansible_collections.iopaint.fleet.plugins.module_utils.exchange import RECORD
 
@@ -241,6 +255,13 @@ class Look:
         except (ValueError, KeyError):
             return {"time": None, "ok": False, "reason": f"{self.params['backup']} can't be read.", "scheduled": None}
 
+    def models(self):
+        """Return the models on the host, and why they could not be looked at."""
+        try:
+            return {**model_store.stored(os.path.join(self.params["data_dir"], "models")), "reason": None}
+        except OSError as error:
+            return {"files": [], "repositories": [], "reason": str(error)}
+
     def disks(self, engine):
         """Return room and size of the file systems that fill up."""
         found = []
@@ -310,6 +331,7 @@ def main():
             instances=look.instances(engine),
             gpu=look.gpus(),
             disks=look.disks(engine),
+            models=look.models(),
             lock=lock.read(module.params["lock"]),
             backup=look.backup(),
             restore=os.path.lexists(os.path.join(module.params["data_dir"], RECORD)),

@@ -17,13 +17,15 @@ options:
   state:
     description:
       - V(listed) returns the weights that O(models_dir) lacks, or has with another checksum, and where to download them to.
-        It sets owner and mode of those that are there.
+        It sets owner and mode of those that are there, and fails where a disk has no room for what is missing.
       - V(placed) puts downloaded weights into O(models_dir), and removes O(staging).
     type: str
     choices: [listed, placed]
     required: true
   models:
-    description: The weights, each with C(name), C(path) below O(models_dir) and C(checksum), as of the filter C(model_files).
+    description:
+      - The weights, each with C(name), C(path) below O(models_dir) and C(checksum), as of the filter C(model_files).
+      - Their size is C(megabytes), that of the file that a C(url) with C(file://) names, or what the server of the C(url) says.
     type: list
     elements: dict
     required: true
@@ -89,15 +91,24 @@ written:
   returned: success
 """
 
+import contextlib
 import os
 import re
 import shutil
 import stat
+from http.client import HTTPException
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.urls import open_url
 from ansible_collections.iopaint.fleet.plugins.module_utils import files, weights
 from ansible_collections.iopaint.fleet.plugins.module_utils.checksums import CHUNK, has_checksum
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
+
+SPARE = 256 << 20  # bytes that stay free on a disk
+TIMEOUT = 10  # seconds for the question how big a file is
+NEAR = re.compile(r"https?://(localhost|127[.]|\[::1\])")  # which the play asks without a proxy, too
 
 
 def staged(params, model):
@@ -122,6 +133,49 @@ def is_right(module, model):
         return True, True
 
 
+def size(model):
+    """Return how many bytes the weights of a model have; 0 where nobody says it."""
+    url = model.get("url") or ""
+    if model.get("megabytes"):
+        return int(model["megabytes"]) * 10**6
+    with contextlib.suppress(OSError, ValueError, HTTPException):  # get_url says what is wrong with an address
+        if url.startswith("file:"):
+            return os.path.getsize(url2pathname(urlsplit(url).path))
+        if url.startswith(("http:", "https:")):
+            with open_url(url, method="HEAD", timeout=TIMEOUT, use_proxy=not NEAR.match(url)) as answer:
+                return max(0, int(answer.headers.get("Content-Length") or 0))
+    return 0
+
+
+def existing(path):
+    """Return a path, or the nearest folder above it that is there."""
+    return path if os.path.lexists(path) else existing(os.path.dirname(path))
+
+
+def check_room(module, missing):
+    """Raise WeightsError unless the disks have room for what is missing: first the download, then its copy in its place."""
+    params, sizes = module.params, [size(model) for model in missing]
+    here = sum(os.path.getsize(model["staged"]) for model in missing if os.path.isfile(model["staged"]))
+    needed = {}
+    folders = (
+        (params["models_dir"], named(module, "models_dir"), sum(sizes)),
+        (params["staging"], named(module, "staging"), max(0, sum(sizes) - here)),
+    )
+    for path, name, count in folders:
+        place = existing(path)
+        total, places = needed.get(os.stat(place).st_dev, (0, [place]))
+        needed[os.stat(place).st_dev] = (total + count, [*places, name])
+    for total, places in needed.values():
+        place = places[0]
+        free = shutil.disk_usage(place).free
+        if total and total + SPARE > free:
+            raise weights.WeightsError(
+                f"the disk of {place} has {free / 1e9:.1f} GB free, and {(total + SPARE) / 1e9:.1f} GB are needed for "
+                f"{', '.join(model['name'] for model in missing)}. Make room there, move {' and '.join(places[1:])} to another "
+                "disk, or leave models out. Nothing was downloaded"
+            )
+
+
 def listed(module):
     """Return what is missing, and make the folder to download it to."""
     params, missing, written = module.params, [], []
@@ -129,6 +183,7 @@ def listed(module):
         there, mended = is_right(module, model)
         missing += [] if there else [{**model, "staged": staged(params, model)}]
         written += [model["path"]] if mended else []
+    check_room(module, missing)
     if missing and not module.check_mode:
         with files.folder(params["staging"], make=True) as folder:
             os.fchmod(folder, 0o700)

@@ -37,6 +37,7 @@ UNKNOWN = {  # of a host that could not be looked at
     "engine": dict.fromkeys(("state", "reason", "version", "root")),
     "gpu": {"gpus": [], **dict.fromkeys(("driver_version", "problem", "advice"))},
     "disks": [],
+    "models": {"files": [], "repositories": [], "reason": None},
     "lock": None,
     "backup": None,
 }
@@ -115,7 +116,7 @@ def of_host(name, result, minimum):
         "problems": problems,
         "notes": notes,
         "instances": sorted(instances, key=lambda instance: (LEVELS.index(instance["level"]), instance["name"])),
-        **{key: result[key] for key in ("time", "engine", "gpu", "disks", "lock", "backup")},
+        **{key: result[key] for key in ("time", "engine", "gpu", "disks", "models", "lock", "backup")},
     }
 
 
@@ -144,6 +145,8 @@ def host_notes(result, minimum):
     backup = result["backup"]
     if backup and not backup["ok"]:
         notes.append(f"The last backup ({backup['time'] or 'unknown time'}) did not succeed: {one_line(backup['reason'])}")
+    if result["models"]["reason"]:
+        notes.append(f"The models could not be looked at: {one_line(result['models']['reason'])}")
     if result.get("restore"):
         notes.append("A restore was interrupted here; the next play that changes the host cleans up after it.")
     return notes

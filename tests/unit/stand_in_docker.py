@@ -16,6 +16,8 @@ with open(f"{folder}/state", "rb") as stream:
 images, argv = state["images"], sys.argv[1:]
 with open(f"{folder}/calls", "ab") as stream:
     marshal.dump({"argv": argv, "env": dict(os.environ), "cwd": os.getcwd()}, stream)
+if "--interactive" in argv:
+    sys.stdin.read()  # the module that writes it would see a broken pipe
 
 
 def end(status=0, out="", err=""):

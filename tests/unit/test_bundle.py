@@ -520,8 +520,10 @@ def test_what_stands_in_the_place_of_a_model_is_replaced(load, bare, tmp_path, v
 
 
 @as_root
-def test_no_file_of_root_s_is_given_away_while_a_model_is_placed(load, bare, tmp_path, victim, adversary):
+def test_no_file_of_root_s_is_given_away_while_a_model_is_placed(load, bare, tmp_path, victim, adversary, monkeypatch):
     """Somebody puts a link in place of the file that is being written, as fast as they can."""
+    copy = shutil.copyfileobj
+    monkeypatch.setattr(bundle_load.shutil, "copyfileobj", lambda *args: (copy(*args), time.sleep(0.05)))  # as for a large model
     folder = tmp_path / "there" / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     os.chown(folder, USER, USER)
@@ -549,3 +551,70 @@ def test_a_bundle_takes_no_model_that_was_changed(write, host, tmp_path):
     message = write(failed=True)["msg"]
     assert f"{LAMA['path']} has not the checksum {LAMA['checksum']}. An earlier bundle was not touched" in message
     assert not list((tmp_path / "bundles").iterdir())
+
+
+# ---- repositories of a hub -------------------------------------------------------------------------------------------
+
+COMMIT = "1" * 40
+HUB = "huggingface/hub/models--owner--model"
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository in the models of the host that writes the bundle, as huggingface_hub lays it out."""
+    top = tmp_path / "models" / HUB
+    for name, blob in {"model_index.json": "a" * 40, "unet/model.safetensors": "b" * 64}.items():
+        (top / "blobs").mkdir(parents=True, exist_ok=True)
+        (top / "blobs" / blob).write_text(f"content of {name}")
+        link = top / "snapshots" / COMMIT / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(top / "blobs" / blob, link.parent))
+    for name, text in {"refs/main": COMMIT, f"fetched/{COMMIT}.json": "{}"}.items():
+        (top / name).parent.mkdir()
+        (top / name).write_text(text)
+    return top
+
+
+@pytest.mark.parametrize("revision", [COMMIT, "main"])
+def test_a_repository_goes_with_the_bundle(write, load, host, repository, tmp_path, revision):
+    path = write(repositories=[{"hub": "owner/model"}])["path"]
+    assert write(repositories=[{"hub": "owner/model"}])["changed"] is False
+    host.set(images={})
+    wanted = [{"hub": "owner/model", "revision": revision}]
+    assert f"{HUB}/refs/main" in load(source=path, repositories=wanted)["needs"]
+    assert load(path, repositories=wanted)["changed"] is True
+    there = tmp_path / "there" / HUB
+    found = {str(file.relative_to(there)): file.read_text() for file in there.rglob("*") if file.is_file()}
+    assert found == {
+        f"snapshots/{COMMIT}/model_index.json": "content of model_index.json",
+        f"snapshots/{COMMIT}/unet/model.safetensors": "content of unet/model.safetensors",
+        f"fetched/{COMMIT}.json": "{}",
+        "refs/main": COMMIT,
+    }
+    assert not [file for file in there.rglob("*") if file.is_symlink()]
+    assert not [need for need in load(source=path, repositories=wanted)["needs"] if "hub" in need]
+
+
+@pytest.mark.parametrize(
+    "wanted", [[], [{"hub": "owner/other", "revision": "main"}], [{"hub": "owner/model", "revision": "2" * 40}]]
+)
+def test_a_repository_that_is_not_wanted_stays_in_the_bundle(write, load, host, repository, tmp_path, wanted):
+    path = write(repositories=[{"hub": "owner/model"}])["path"]
+    host.set(images={})
+    load(path, repositories=wanted)
+    assert not (tmp_path / "there" / "huggingface").exists()
+
+
+def test_a_repository_that_is_not_whole_is_named(write, repository):
+    (repository / "blobs" / ("b" * 64)).unlink()
+    message = write(repositories=[{"hub": "owner/model"}], failed=True)["msg"]
+    assert message.startswith("The model owner/model of models is not whole in ")
+    assert "The model owner/none of models" in write(repositories=[{"hub": "owner/none"}], failed=True)["msg"]
+
+
+def test_a_blob_that_is_a_link_is_not_read(write, repository, tmp_path):
+    (tmp_path / "secret").write_text("x")
+    blob = repository / "blobs" / ("b" * 64)
+    blob.unlink()
+    blob.symlink_to(tmp_path / "secret")
+    assert "is not whole" in write(repositories=[{"hub": "owner/model"}], failed=True)["msg"]

@@ -473,7 +473,7 @@ def test_models_are_completed_or_refused(models):
             found = model_files.model_files(models)
         except AnsibleFilterError:
             return
-        assert all(value.isprintable() for model in found for value in model.values())
+        assert all(str(value).isprintable() for model in found for value in model.values())
 
 
 @given(altered([ENTRY]))

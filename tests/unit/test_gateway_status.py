@@ -529,6 +529,7 @@ HOST = {
     "instances": [],
     "gpu": {"gpus": [], "driver_version": None, "problem": "no_gpu", "advice": ""},
     "disks": [],
+    "models": {"files": [], "repositories": [], "reason": None},
     "lock": None,
     "backup": None,
 }

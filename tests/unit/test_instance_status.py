@@ -106,6 +106,23 @@ def test_an_instance_that_serves(host, look):
     assert len(host.calls.read_text().splitlines()) == 3
 
 
+def test_the_models_are_told_by_revision_and_size(look, tmp_path):
+    place = tmp_path / "data" / "models"
+    snapshot = place / "huggingface/hub/models--owner--model/snapshots" / ("1" * 40)
+    snapshot.mkdir(parents=True)
+    (place / "own.pt").write_bytes(b"1234567")
+    models = look(data_dir=str(tmp_path / "data"))["models"]
+    assert (models["files"], models["reason"]) == ([{"path": "own.pt", "bytes": 7}], None)
+    assert [(one["hub"], one["revision"]) for one in models["repositories"]] == [("owner/model", "1" * 40)]
+
+
+def test_models_that_can_t_be_looked_at_hide_nothing_else(look, tmp_path):
+    (tmp_path / "data").write_text("no folder")
+    result = look(data_dir=str(tmp_path / "data"))
+    assert (result["state"], result["models"]["files"]) == ("ok", [])
+    assert "Not a directory" in result["models"]["reason"]
+
+
 @pytest.mark.parametrize(
     ("state", "expected", "sentence"),
     [

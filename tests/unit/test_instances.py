@@ -55,6 +55,8 @@ def test_an_entry_is_completed():
             "auto": False,
             "cpu_allowed": False,
             "models_writable": False,
+            "plugins": {},
+            "extras": [],
             "url": "http://127.0.0.1:8080",
             "published": {"address": "127.0.0.1", "port": 8080, "project": "iopaint-a"},
             "token": False,

@@ -53,7 +53,8 @@ def test_another_model_is_taken_where_it_is_described_in_full():
 def test_another_model_is_refused_where_it_is_not():
     message = refusal({"name": "own", "url": "https://example.com/own.pt"})
     assert message == (
-        "iopaint_models: the model own needs checksum, path as well; only anime-lama, fcf, lama, mat, migan are known by name."
+        "iopaint_models: the model own needs checksum, path as well; only anime-lama, fcf, lama, mat, migan and the weights of "
+        "IOPaint's plugins are known by name."
     )
 
 

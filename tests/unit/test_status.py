@@ -39,6 +39,7 @@ def answer(*instances, **more):
         "instances": list(instances),
         "gpu": {"gpus": [], "driver_version": None, "problem": "no_gpu", "advice": ""},
         "disks": [{"purpose": "engine", "path": "/var/lib/docker", "free": 40 * GB, "total": 100 * GB}],
+        "models": {"files": [{"path": "torch/hub/checkpoints/big-lama.pt", "bytes": 7}], "repositories": [], "reason": None},
         "lock": None,
         "backup": None,
         **more,
@@ -257,6 +258,10 @@ def test_the_files_say_what_the_table_says(report, tmp_path):
     document = json.loads((tmp_path / "reports" / "status.json").read_text())
     assert (document["schema"], [host["host"] for host in document["hosts"]]) == (1, ["lost", "one"])
     assert document["hosts"][1]["instances"][0]["proof"]["latency_ms"] == 390.6
+    assert [host["models"]["files"] for host in document["hosts"]] == [
+        [],
+        [{"path": "torch/hub/checkpoints/big-lama.pt", "bytes": 7}],
+    ]
     assert (result["changed"], result["wrong"]) == (False, {"lost": [LOST["reason"]]})
     assert result["table"].endswith("1 of 1 instances on 2 hosts serve; broken: 0, hosts that could not be looked at: 1.")
 

@@ -4,8 +4,11 @@
 import hashlib
 import os
 import stat
+import threading
 import time
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.modules import weights
@@ -173,3 +176,79 @@ def test_nothing_is_put_behind_a_link_that_is_exchanged_for_a_folder(run, downlo
         assert not list(victim.iterdir())
         assert victim.stat().st_uid == 0
     assert placed
+
+
+# ---- room ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Let every disk have this many bytes free."""
+    return lambda count: monkeypatch.setattr(weights.shutil, "disk_usage", lambda _path: SimpleNamespace(free=count))
+
+
+def test_a_disk_without_room_fails_before_anything_is_downloaded(run, free, tmp_path):
+    free(2 * 700 * 10**6 + weights.SPARE - 1)  # the download, and its copy in its place
+    names = {"models": "iopaint_models", "models_dir": "iopaint_data_dir", "staging": "iopaint_dir"}
+    message = run("listed", {**LAMA, "megabytes": 700}, failed=True, names=names)["msg"]
+    assert f"the disk of {tmp_path} has 1.7 GB free, and 1.7 GB are needed for lama" in message
+    assert "move iopaint_data_dir and iopaint_dir to another disk" in message
+    assert message.endswith("Nothing was downloaded. No instance was touched.")
+    assert not (tmp_path / "staging").exists()
+
+
+def test_room_that_is_just_enough_is_enough(run, free):
+    free(2 * 700 * 10**6 + weights.SPARE)
+    assert run("listed", {**LAMA, "megabytes": 700})["staging"] is True
+
+
+def test_weights_that_are_there_need_no_room(run, place, free):
+    place.write_bytes(CONTENT)
+    place.chmod(0o644)
+    free(0)
+    assert run("listed", {**LAMA, "megabytes": 700})["missing"] == []
+
+
+def test_what_an_interrupted_play_downloaded_is_not_counted_again(run, download, free):
+    sized = {**LAMA, "megabytes": 1}
+    (missing,) = download(sized)
+    os.truncate(missing["staged"], 10**6)
+    free(10**6 + weights.SPARE)
+    assert run("listed", sized)["missing"] == [missing]
+
+
+def test_the_size_of_a_file_on_the_host_is_known(tmp_path, run, free):
+    source = tmp_path / "a b.pt"
+    source.write_bytes(CONTENT)
+    free(weights.SPARE + 2 * len(CONTENT) - 1)
+    assert "0.3 GB are needed for lama" in run("listed", {**LAMA, "url": source.as_uri()}, failed=True)["msg"]
+
+
+@pytest.fixture
+def server():
+    """A server that knows sizes and gives nothing away; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response(200 if self.path == "/big.pt" else 404)
+            self.send_header("Content-Length", "5000000000")
+            self.end_headers()
+
+        def log_message(self, *_words):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_server_is_asked_for_a_size_that_is_not_known(run, server, free):
+    free(10**10)
+    assert "10.3 GB are needed for lama" in run("listed", {**LAMA, "url": f"{server}/big.pt"}, failed=True)["msg"]
+
+
+@pytest.mark.parametrize("url", ["/gone.pt", ":x/big.pt"])
+def test_an_address_that_says_no_size_is_left_to_the_download(run, server, free, url):
+    free(weights.SPARE)
+    assert run("listed", {**LAMA, "url": server + url})["staging"] is True
