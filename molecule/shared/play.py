@@ -13,7 +13,6 @@ from typing import NamedTuple
 # A task that is waited for has to be announced when it begins, not when it has ended.
 BANNERS = {"ANSIBLE_DISPLAY_SKIPPED_HOSTS": "true"}
 ROOT = Path(__file__).resolve().parents[2]
-INSTANCES = "molecule/shared/instances.yml"  # the part of deploy.yml that is about instances
 
 
 class Run(NamedTuple):

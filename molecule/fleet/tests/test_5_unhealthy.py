@@ -1,8 +1,8 @@
 """An instance that stopped serving is started again by the same deploy; one that fails keeps no other from its release."""
 
 import pytest
-from conftest import NAMES, image
-from play import INSTANCES, deployed, play
+from conftest import INSTANCES, NAMES, image
+from play import deployed, play
 
 HOST = 2
 LIMIT = ("--limit", NAMES[HOST])

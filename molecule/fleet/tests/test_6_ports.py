@@ -1,8 +1,8 @@
 """Addresses and ports: IPv6, an address that the host lacks, and instances that take each other's ports."""
 
 import pytest
-from conftest import NAMES, image
-from play import INSTANCES, deployed, play
+from conftest import INSTANCES, NAMES, image
+from play import deployed, play
 
 HOST = 2
 LIMIT = ("--limit", NAMES[HOST])

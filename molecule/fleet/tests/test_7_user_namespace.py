@@ -4,8 +4,8 @@ import json
 import subprocess
 
 import pytest
-from conftest import NAMES, image
-from play import INSTANCES, ROOT, play
+from conftest import INSTANCES, NAMES, image
+from play import ROOT, play
 
 HOST = 0
 LIMIT = ("--limit", NAMES[HOST])
