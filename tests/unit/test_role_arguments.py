@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """scripts/role-arguments over roles whose specification and defaults agree or do not."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -86,3 +87,23 @@ def test_all_differences_of_all_roles_are_listed(compare):
 @pytest.mark.parametrize("file", ["meta/argument_specs.yml", "defaults/main.yml"])
 def test_a_file_that_is_not_there_is_named(compare, file):
     assert compare(file, web=({"web_a": option(1)}, {"web_a": 1})) == (1, [f"roles/web: {file} is not there"])
+
+
+# ---- switches --------------------------------------------------------------------------------------------------------
+
+
+def switches():
+    """Return the names of the options of roles that are true or false."""
+    specifications = [yaml.safe_load(path.read_text())["argument_specs"] for path in ROOT.glob("roles/*/meta/argument_specs.yml")]
+    entries = [entry for specification in specifications for entry in specification.values()]
+    return {name for entry in entries for name, about in (entry.get("options") or {}).items() if about.get("type") == "bool"}
+
+
+def test_a_switch_from_the_command_line_is_read_as_true_or_false():
+    """With -e NAME=false it is a text, which is no condition for Ansible and true for Python."""
+    conditions = re.compile(r"\b(when|that|until|failed_when|changed_when):(.*)")
+    bare = re.compile(rf"\b({'|'.join(sorted(switches()))})\b(?!( \| default\(false\))? \| bool)")
+    files = [path for top in ("roles", "playbooks") for path in (ROOT / top).rglob("*.yml") if "meta" not in path.parts]
+    lines = [(path.relative_to(ROOT), line.strip()) for path in files for line in path.read_text().splitlines()]
+    assert [(path, line) for path, line in lines if (found := conditions.search(line)) and bare.search(found[2])] == []
+    assert not bare.search((ROOT / "roles/iopaint/vars/main.yml").read_text())
