@@ -108,7 +108,10 @@ def test_a_switch_from_the_command_line_is_read_as_true_or_false():
     bare = re.compile(rf"(?<![\w.])({names})\b(?!( \| default\(false\))? \| bool\b|:| is | to )")
     whole = re.compile(rf"(?:\w+|- name): \"?\{{\{{ (?:{names}) \}}\}}\"?$")
     files = [path for top in ("roles", "playbooks") for path in (ROOT / top).rglob("*.yml") if "meta" not in path.parts]
-    lines = [
-        (str(path.relative_to(ROOT)), line.partition(" #")[0].strip()) for path in files for line in path.read_text().splitlines()
+    found = [
+        f"{path.relative_to(ROOT)}: {line}"
+        for path in files
+        for line in (re.sub(r"(^|\s)#.*", "", line).strip() for line in path.read_text().splitlines())
+        if bare.search(line) and not whole.search(line)
     ]
-    assert [(path, line) for path, line in lines if bare.search(line) and not whole.search(line)] == []
+    assert found == []
