@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """scripts/role-arguments over roles whose specification and defaults agree or do not."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -86,3 +87,31 @@ def test_all_differences_of_all_roles_are_listed(compare):
 @pytest.mark.parametrize("file", ["meta/argument_specs.yml", "defaults/main.yml"])
 def test_a_file_that_is_not_there_is_named(compare, file):
     assert compare(file, web=({"web_a": option(1)}, {"web_a": 1})) == (1, [f"roles/web: {file} is not there"])
+
+
+# ---- switches --------------------------------------------------------------------------------------------------------
+
+
+def switches():
+    """Return the names of the options of roles that are true or false."""
+    specifications = [yaml.safe_load(path.read_text())["argument_specs"] for path in ROOT.glob("roles/*/meta/argument_specs.yml")]
+    entries = [entry for specification in specifications for entry in specification.values()]
+    return {name for entry in entries for name, about in (entry.get("options") or {}).items() if about.get("type") == "bool"}
+
+
+def test_a_switch_from_the_command_line_is_read_as_true_or_false():
+    """With -e NAME=false it is a text, which is no condition for Ansible and true for Python.
+
+    A module's option and another switch take it as it is, and texts for the reader name it.
+    """
+    names = "|".join(sorted(switches()))
+    bare = re.compile(rf"(?<![\w.])({names})\b(?!( \| default\(false\))? \| bool\b|:| is | to )")
+    whole = re.compile(rf"(?:\w+|- name): \"?\{{\{{ (?:{names}) \}}\}}\"?$")
+    files = [path for top in ("roles", "playbooks") for path in (ROOT / top).rglob("*.yml") if "meta" not in path.parts]
+    found = [
+        f"{path.relative_to(ROOT)}: {line}"
+        for path in files
+        for line in (re.sub(r"(^|\s)#.*", "", line).strip() for line in path.read_text().splitlines())
+        if bare.search(line) and not whole.search(line)
+    ]
+    assert found == []
