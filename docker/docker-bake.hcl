@@ -42,7 +42,7 @@ target "_network" {
     notequal("", CA_BUNDLE) ? "id=ca,src=${CA_BUNDLE}" : "",
     notequal("", NETWORK) ? "id=network,env=NETWORK" : "",
   ])
-  # The proxies are named and empty, because buildx takes a name that is not from the client's config.json.
+  # The proxies are named and empty, because buildx fills an unset one from the client's config.json.
   args = {
     BASE        = BASE
     HTTP_PROXY  = ""

@@ -148,6 +148,11 @@ def misspelt(names: list, known: list) -> list[str]:
     return [f"{name} is no variable of this collection{hint}" for name, hint in hints.items() if hint]
 
 
+def is_result(value: object) -> bool:
+    """Whether a task registered it, as an earlier play of the same run may have done."""
+    return isinstance(value, dict) and {"changed", "failed"} <= value.keys()
+
+
 class ActionModule(ActionBase):
     """Runs on the control node alone."""
 
@@ -179,7 +184,8 @@ class ActionModule(ActionBase):
                 found += problems(name, value, option)
         found += [f"{old} was replaced by {new}" for old, new in REPLACED.items() if old in task_vars]
         found += misspelt(
-            [name for name in task_vars if name not in REPLACED], [name for role in every_role for name in specification(role)]
+            [name for name, value in task_vars.items() if name not in REPLACED and not is_result(value)],
+            [name for role in every_role for name in specification(role)],
         )
         result.update(changed=False, problems=found)
         if found:

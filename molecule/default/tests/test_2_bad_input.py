@@ -18,10 +18,10 @@ BEFORE = {
             "iopaint_instances": [{**INSTANCE, "prot": 1, "port": "http"}],
         },
         [
-            "iopaint_image_min_free_gb is 'lots'",
+            "iopaint_image_min_free_gb is 'lots', accepted: a number",
             "iopaint_image_ref is 1.1, accepted: text in quotes (YAML reads 1.10 as",
-            "iopaint_memory is a list",
-            "docker_package_source is 'distro'",
+            "iopaint_memory is a list, accepted: text",
+            "docker_package_source is 'distro', accepted: upstream, distribution",
             "nearest: iopaint_image_ref",
             "nearest: port",
             "iopaint_instances[0].port is 'http'",
@@ -43,6 +43,10 @@ LATER = {
     "repository out of reach": (
         {"iopaint_image_git_url": "git://127.0.0.1:1/iopaint.git"},
         ["iopaint_image_git_url git://127.0.0.1:1/iopaint.git: the host does not reach the server", "Connection refused"],
+    ),
+    "no web_app": (
+        {"iopaint_image_ref": "broken-no-web_app"},
+        ["it has no web_app/package.json", "Check iopaint_image_git_url and iopaint_image_ref"],
     ),
     "no package": (
         {"iopaint_image_ref": "broken-no-package"},

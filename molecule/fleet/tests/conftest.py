@@ -17,6 +17,7 @@ from play import process
 
 __all__ = ["LOCK", "NAMES", "Host", "image", "pytest_runtest_makereport"]  # for the tests, and for pytest
 
+INSTANCES = "molecule/fleet/instances.yml"  # the part of deploy.yml that is about instances
 DATA = "find /var/lib/iopaint -type f -exec sha256sum {} +"
 
 

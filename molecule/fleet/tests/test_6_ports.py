@@ -1,7 +1,7 @@
 """Addresses and ports: IPv6, an address that the host lacks, and instances that take each other's ports."""
 
 import pytest
-from conftest import NAMES, image
+from conftest import INSTANCES, NAMES, image
 from play import deployed, play
 
 HOST = 2
@@ -22,7 +22,7 @@ def wanted(fleet):
 @pytest.fixture
 def deploy(wanted):
     def call(*instances, **options):
-        return play("deploy.yml", *LIMIT, **{"iopaint_instances": list(instances), **wanted, **options})
+        return play(INSTANCES, *LIMIT, **{"iopaint_instances": list(instances), **wanted, **options})
 
     return call
 
@@ -39,8 +39,6 @@ def test_an_instance_on_ipv6_is_deployed_proven_and_seen(fleet, deploy, wanted, 
     assert run.rc == 0, run.output
     assert run.says("http://[::1]:8080 inpaints with cv2", "cpu serves on http://[::1]:8080"), run.output
     assert host("ss -ltnH 'sport = :8080'").split()[3] == "[::1]:8080"
-    again = deploy({**CPU, "bind_address": "::1"})
-    assert (again.rc, again.changed(NAMES[HOST])) == (0, 0), again.output
     run = play("playbooks/status.yml", *LIMIT, iopaint_status_dir=str(tmp_path), **wanted)
     assert run.rc == 0, run.output
     assert '"http://[::1]:8080"' in next(tmp_path.glob("*.json")).read_text()
@@ -48,8 +46,10 @@ def test_an_instance_on_ipv6_is_deployed_proven_and_seen(fleet, deploy, wanted, 
     assert run.says("http://127.0.0.1:8080 inpaints with cv2"), run.output
 
 
-@pytest.mark.parametrize(("playbook", "strategy"), [("deploy.yml", "replace"), ("playbooks/upgrade.yml", "parallel")])
-@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
+@pytest.mark.parametrize(
+    ("playbook", "strategy", "address"),
+    [("deploy.yml", "replace", "192.0.2.1"), ("playbooks/upgrade.yml", "parallel", "2001:db8::1")],
+)
 def test_an_address_that_the_host_lacks_stops_nothing(fleet, wanted, playbook, strategy, address):
     host = fleet[HOST]
     before = deployed(host.shell)
@@ -82,7 +82,7 @@ def test_a_rename_that_fails_leaves_the_instance_serving(fleet, deploy):
 def test_a_rename_goes_through_and_can_be_rolled_back(fleet, deploy, wanted, tmp_path):
     host = fleet[HOST]
     before, pictures = deployed(host.shell), host("ls /var/lib/iopaint/outputs/cpu")
-    dry = play("deploy.yml", *LIMIT, "--check", iopaint_instances=[MAIN], **wanted)
+    dry = play(INSTANCES, *LIMIT, "--check", iopaint_instances=[MAIN], **wanted)
     assert dry.rc == 0, dry.output
     assert dry.says("cpu runs on the port that main is to have, and is stopped for it in the deploy."), dry.output
     assert deployed(host.shell) == before
@@ -120,8 +120,6 @@ def test_two_instances_exchange_their_ports(fleet, deploy):
     run = deploy(*swapped)
     assert run.rc == 0, run.output
     assert [host(port.format(name)) for name in ("cpu", "second")] == ["127.0.0.1:8081", "127.0.0.1:8080"]
-    again = deploy(*swapped)
-    assert (again.rc, again.changed(NAMES[HOST])) == (0, 0), again.output
     run = play("playbooks/rollback.yml", *LIMIT)
     assert run.rc == 0, run.output
     assert [host(port.format(name)) for name in ("cpu", "second")] == ["127.0.0.1:8080", "127.0.0.1:8081"]
@@ -133,7 +131,7 @@ def test_a_failure_before_the_switch_starts_nothing_that_an_operator_stopped(fle
     host = fleet[HOST]
     current = host.current()
     host("docker stop iopaint-cpu-iopaint-cpu-1")
-    run = play("deploy.yml", *LIMIT, **image("broken"), iopaint_upgrade_strategy="parallel")
+    run = play(INSTANCES, *LIMIT, **image("broken"), iopaint_upgrade_strategy="parallel")
     assert run.rc == 2, run.output
     assert run.says(
         f"failed before the switch and is recorded as failed; the release {current} was not touched.",
@@ -149,7 +147,7 @@ def test_a_check_that_fails_itself_restarts_nothing(fleet, wanted):
     host = fleet[HOST]
     before = deployed(host.shell)
     host("cp /opt/iopaint/instances/photo.png /root/photo.png && echo damaged > /opt/iopaint/instances/photo.png")
-    run = play("deploy.yml", *LIMIT, **wanted)
+    run = play(INSTANCES, *LIMIT, **wanted)
     host("mv /root/photo.png /opt/iopaint/instances/photo.png")
     assert run.rc == 2, run.output
     assert run.says("cpu: the check itself failed", "was neither restarted nor changed", "http://127.0.0.1:8080 answers."), (

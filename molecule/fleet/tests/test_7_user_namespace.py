@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from conftest import NAMES, image
+from conftest import INSTANCES, NAMES, image
 from play import ROOT, play
 
 HOST = 0
@@ -33,13 +33,13 @@ def remapped(fleet):
     yield
     host("docker rm -f $(docker ps -aq)")
     host(f"cat > /etc/docker/daemon.json <<'E'\n{before}\nE\nsystemctl restart docker")
-    run = play("deploy.yml", *LIMIT, iopaint_adopt_data=True)
+    run = play(INSTANCES, *LIMIT, iopaint_adopt_data=True)
     assert run.rc == 0, run.output
 
 
 def test_data_of_before_is_named_by_the_mapped_user(fleet):
     host = fleet[HOST]
-    run = play("deploy.yml", *LIMIT)
+    run = play(INSTANCES, *LIMIT)
     assert run.rc == 2, run.output
     assert run.says(
         "that user 10001 of the image (110001 on the host, by userns-remap) can't write: kept.png (10001:10001 0644)",
@@ -59,7 +59,7 @@ def test_an_instance_is_deployed_and_writes_its_folder(fleet):
     assert host(f"docker exec {CONTAINER} cat /proc/self/uid_map").split()[:2] == ["0", "100000"]
     host(f"docker exec {CONTAINER} sh -c 'echo saved > /app/outputs/new.png && cat /app/outputs/kept.png'")
     assert set(owners(host)) == {"110001:110001"}
-    again = play("deploy.yml", *LIMIT)
+    again = play(INSTANCES, *LIMIT)
     assert (again.rc, again.changed(NAMES[HOST])) == (0, 0), again.output
     host(f"rm {OUTPUTS}/new.png")
 
