@@ -13,6 +13,7 @@ description:
     nothing but the folder of models.
   - A download that broke off is taken up by the next run. Each file is compared with the checksum of the hub's metadata. What a
     full commit names and is there already needs no hub.
+  - Certificate authorities that the host trusts (C(/etc/ssl/certs/ca-certificates.crt)) are trusted.
 options:
   repositories:
     description: What to fetch, as the filter P(iopaint.fleet.hub_models#filter) gives it.
@@ -47,6 +48,10 @@ options:
     required: true
   endpoint:
     description: Address of a mirror of the hub; empty for the hub itself.
+    type: str
+    default: ""
+  mirror:
+    description: Folder on the host with the models of another one, from which files are copied; empty for none.
     type: str
     default: ""
   token:
@@ -111,6 +116,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_
 from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
 
 RIGHTS = ("--pull=never", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp")
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"  # of Debian and Ubuntu; get_url trusts the same
 WORDS = {
     os.EX_DATAERR: "A file is not what the hub says.",
     os.EX_NOINPUT: "Correct the entry in {repositories}.",
@@ -125,11 +131,18 @@ def fetch(module, docker, repository):
     params, token = module.params, module.params["token"]
     environment = {**params["environment"], **({"HF_ENDPOINT": params["endpoint"]} if params["endpoint"] else {})}
     environment = {key: str(value) for key, value in environment.items()}
+    mounts = [(params["mirror"], "/mirror")] if params["mirror"] else []
+    if os.path.isfile(AUTHORITIES):
+        mounts.append((AUTHORITIES, AUTHORITIES))
+        environment["REQUESTS_CA_BUNDLE"] = AUTHORITIES
     command = ["run", "--rm", "--interactive", *RIGHTS, f"--user={USER}:{USER}"]
     command += ["--volume", f"{params['models_dir']}:/app/models"]
+    # Unlike --volume, --mount makes no folder that is missing.
+    command += [f"--mount=type=bind,readonly,source={source},target={target}" for source, target in mounts]
     command += [word for key in environment for word in ("--env", key)]  # a value may be secret: in no process list
     command += [params["image"], "fetch-models", repository["hub"], "--revision", repository["revision"]]
     command += ["--variant", repository["variant"]] if repository["variant"] else []
+    command += ["--mirror", "/mirror"] if params["mirror"] else []
     command += ["--token-stdin"] if token else []
     command += ["--check"] if module.check_mode else []
     command += ["--files", *repository["files"]] if repository["files"] else []
@@ -164,6 +177,7 @@ def main():
             "image": {"type": "str", "required": True},
             "models_dir": {"type": "path", "required": True},
             "endpoint": {"type": "str", "default": ""},
+            "mirror": {"type": "str", "default": ""},
             "token": {"type": "str", "default": "", "no_log": True},
             "environment": {"type": "dict", "default": {}},
             "names": {"type": "dict", "default": {}},

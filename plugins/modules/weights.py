@@ -37,6 +37,12 @@ options:
     description: Folder for the downloads. Nobody but root may be able to write the folder that it lies in.
     type: path
     required: true
+  mirror:
+    description:
+      - Folder on the host with the models of another one; empty for none.
+      - With O(state=listed), weights that it has with the right checksum get its file as their C(url).
+    type: str
+    default: ""
   owner:
     description: Number of the user and group that weights belong to.
     type: int
@@ -97,6 +103,7 @@ import re
 import shutil
 import stat
 from http.client import HTTPException
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -131,6 +138,13 @@ def is_right(module, model):
             os.fchown(stream.fileno(), owner, owner)
             os.fchmod(stream.fileno(), weights.MODE)
         return True, True
+
+
+def nearest(params, model):
+    """Return a model that is missing, with the mirror's file as its address where the mirror has it."""
+    mirror = params["mirror"]
+    here = {"url": Path(mirror, model["path"]).as_uri()} if mirror and weights.has(mirror, model) else {}
+    return {**model, **here, "staged": staged(params, model)}
 
 
 def size(model):
@@ -181,7 +195,7 @@ def listed(module):
     params, missing, written = module.params, [], []
     for model in params["models"]:
         there, mended = is_right(module, model)
-        missing += [] if there else [{**model, "staged": staged(params, model)}]
+        missing += [] if there else [nearest(params, model)]
         written += [model["path"]] if mended else []
     check_room(module, missing)
     if missing and not module.check_mode:
@@ -218,6 +232,7 @@ def main():
             "models": {"type": "list", "elements": "dict", "required": True},
             "models_dir": {"type": "path", "required": True},
             "staging": {"type": "path", "required": True},
+            "mirror": {"type": "str", "default": ""},
             "owner": {"type": "int", "default": 10001},
             "names": {"type": "dict", "default": {}},
         },

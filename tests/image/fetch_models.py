@@ -181,6 +181,37 @@ def test_a_file_that_somebody_removed_is_fetched_again(case):
     assert case.content("vae/config.json") == b"{}"
 
 
+def test_what_another_host_has_is_copied_and_the_rest_is_downloaded(case):
+    mirror = Path(tempfile.mkdtemp())
+    try:
+        other = Case(mirror / "huggingface/hub", case.endpoint)
+        other("--revision", ONE)
+        broken = other.folder / "snapshots" / ONE / "vae/diffusion_pytorch_model.safetensors"
+        broken.resolve().write_bytes(b"xxx")
+        (other.folder / "snapshots" / ONE / "vae/config.json").resolve().unlink()
+        done = case("--mirror", str(mirror))
+        assert set(done["files"]) == CHOSEN
+        assert sorted(case.downloaded()) == ["vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
+        assert all(case.content(name) == FILES[name] for name in CHOSEN)
+        assert not list(case.folder.glob("blobs/*.mirrored"))
+    finally:
+        shutil.rmtree(mirror)
+
+
+def test_files_that_a_bundle_placed_are_copied_from_another_host(case):
+    mirror = Path(tempfile.mkdtemp())
+    try:
+        for name in CHOSEN:
+            path = mirror / "huggingface/hub/models--tests--pipeline/snapshots" / ONE / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(FILES[name])
+        case("--mirror", str(mirror))
+        assert case.downloaded() == []
+        assert all(case.content(name) == FILES[name] for name in CHOSEN)
+    finally:
+        shutil.rmtree(mirror)
+
+
 def test_a_busy_hub_is_asked_again(case):
     with faults(failures=[429, 503]):
         assert case()["changed"] is True

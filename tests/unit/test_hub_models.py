@@ -88,6 +88,28 @@ def test_a_repository_is_fetched_by_the_image_without_other_rights(fetch, engine
     assert asked == f"fetch-models owner/model --revision {COMMIT} --variant fp16 --files unet/* *.json".split()
 
 
+def test_models_of_another_host_and_the_host_s_authorities_are_read_only(fetch, engine, monkeypatch, tmp_path):
+    (tmp_path / "authorities").write_text("certificates")
+    monkeypatch.setattr(hub_models, "AUTHORITIES", str(tmp_path / "authorities"))
+    fetch(mirror="/srv/models")
+    call = command(engine)
+    mounts = [word.removeprefix("--mount=") for word in call["argv"] if word.startswith("--mount=")]
+    assert mounts == [
+        "type=bind,readonly,source=/srv/models,target=/mirror",
+        f"type=bind,readonly,source={tmp_path}/authorities,target={tmp_path}/authorities",
+    ]
+    assert call["argv"][-2:] == ["--mirror", "/mirror"]
+    assert call["env"]["REQUESTS_CA_BUNDLE"] == f"{tmp_path}/authorities"
+
+
+def test_a_host_without_authorities_uses_those_of_the_image(fetch, engine, monkeypatch, tmp_path):
+    monkeypatch.setattr(hub_models, "AUTHORITIES", str(tmp_path / "none"))
+    fetch()
+    call = command(engine)
+    assert not [word for word in call["argv"] if word.startswith("--mount") or word == "--mirror"]
+    assert "REQUESTS_CA_BUNDLE" not in call["argv"]
+
+
 def test_a_token_and_an_address_are_in_no_process_list(fetch, engine):
     fetch(token="hf_secret", endpoint="https://u:pw@mirror.example.com", environment={"HTTPS_PROXY": "http://u:pw@proxy"})
     call = command(engine)

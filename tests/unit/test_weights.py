@@ -82,6 +82,21 @@ def test_weights_with_another_checksum_are_missing(run, place):
     assert [model["name"] for model in run("listed", LAMA)["missing"]] == ["lama"]
 
 
+def test_weights_that_another_host_has_come_from_there(run, tmp_path):
+    mirror = tmp_path / "mirror of models"
+    (mirror / LAMA["path"]).parent.mkdir(parents=True)
+    (mirror / LAMA["path"]).write_bytes(CONTENT)
+    (mirror / "other.pt").write_bytes(b"cut off")
+    (mirror / "linked.pt").symlink_to(mirror / LAMA["path"])
+    linked = {**LAMA, "path": "linked.pt"}
+    missing = run("listed", LAMA, OTHER, linked, mirror=str(mirror))["missing"]
+    assert [model["url"] for model in missing] == [
+        f"file://{tmp_path}/mirror%20of%20models/torch/hub/checkpoints/big-lama.pt",
+        OTHER["url"],
+        linked["url"],
+    ]
+
+
 def test_a_download_with_another_checksum_is_not_put_in_its_place(run, download, place):
     """get_url compares as well; something else may have written there since."""
     place.write_bytes(b"before")

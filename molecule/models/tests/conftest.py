@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,14 @@ CONTAINER = "iopaint-sd-iopaint-cpu-1"
 INSTANCE = "/opt/iopaint/instances/sd"
 HUB = "http://10.99.0.1:8100"
 CACHE = "/var/lib/iopaint/models/huggingface/hub"
+
+
+def wait(condition, seconds):
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not so after {seconds} s"
+        time.sleep(0.3)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -73,6 +82,13 @@ def api(host):
         return json.loads(host.check_output(f"curl -sSf -m 120 {post} http://127.0.0.1:8080{path}"))
 
     return call
+
+
+@pytest.fixture
+def healthy(host):
+    """Waits until the instance is healthy."""
+    state = f"docker inspect --format '{{{{.State.Health.Status}}}}' {CONTAINER}"
+    return lambda: wait(lambda: host.check_output(state) == "healthy", 120)
 
 
 @pytest.fixture

@@ -4,23 +4,14 @@ Each test goes on from what the one before it left.
 """
 
 import subprocess
-import time
 
-from conftest import CACHE, CONTAINER
+from conftest import CACHE, CONTAINER, wait
 from play import play, process
 
 TINY, XL, VAE = "tests/tiny-inpainting", "tests/tiny-xl-inpainting", "madebyollin/sdxl-vae-fp16-fix"
 FOLDER = f"{CACHE}/models--tests--tiny-inpainting"
 UNET, TEXT = "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
 FETCH = "docker run --rm --network none --volume /srv/fixtures:/fixtures:ro --entrypoint python iopaint:cpu-latest"
-
-
-def wait(condition, seconds):
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not so after {seconds} s"
-        time.sleep(0.3)
 
 
 def test_the_host_has_no_way_out(host):
@@ -72,15 +63,14 @@ def test_the_record_has_proof_and_commits(release, commit):
     assert held == {name: commit(name) for name in (TINY, XL, VAE)}
 
 
-def test_neither_deploy_nor_start_asks_the_hub(host, commit, inpaints):
+def test_neither_deploy_nor_start_asks_the_hub(host, commit, healthy, inpaints):
     host.check_output("systemctl stop fixture-hub")
     try:
         done = play("deploy.yml", iopaint_models=[{"hub": name, "revision": commit(name)} for name in (TINY, XL, VAE)])
         assert done.rc == 0, done.output[-4000:]
         assert done.changed("iopaint-models") == 0
         host.check_output(f"docker restart {CONTAINER}")
-        state = f"docker inspect --format '{{{{.State.Health.Status}}}}' {CONTAINER}"
-        wait(lambda: host.check_output(state) == "healthy", 120)
+        healthy()
         proof = inpaints(model=TINY)
         assert "msg" not in proof, proof["msg"]  # which only a failure has
     finally:
