@@ -15,8 +15,8 @@ FETCH = "docker run --rm --network none --volume /srv/fixtures:/fixtures:ro --en
 
 
 def test_the_host_has_no_way_out(host):
-    routes = host.check_output("cat /proc/net/route").splitlines()[1:]
-    assert "00000000" not in [route.split()[1] for route in routes]
+    """Its packages came from the same sites before (prepare.yml)."""
+    assert host.run("timeout 60 apt-get update -o APT::Update::Error-Mode=any -o Acquire::Retries=0").rc == 100
 
 
 def test_the_program_that_fetches_holds_against_a_bad_hub(host):
