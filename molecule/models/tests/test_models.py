@@ -107,3 +107,17 @@ def test_another_revision_is_a_release_and_a_rollback_brings_the_model_back(hub,
     again, same_picture = release()
     assert (again["id"], same_picture) == (first["id"], picture)
     assert asked() == []
+
+
+def test_a_checkpoint_in_one_file_is_offered(host, api):
+    source = "/srv/hub/checkpoint/tiny-inpainting.safetensors"
+    checkpoint = {
+        "name": "tiny-checkpoint",
+        "url": f"file://{source}",
+        "checksum": f"sha256:{host.check_output(f'sha256sum {source}').split()[0]}",
+        "path": "stable_diffusion/tiny-inpainting.safetensors",
+    }
+    done = play("molecule/models/deploy.yml", iopaint_models=[{"hub": name} for name in (TINY, XL, VAE)] + [checkpoint])
+    assert done.rc == 0, done.output[-4000:]
+    offered = {model["name"]: model["model_type"] for model in api("/api/v1/server-config")["modelInfos"]}
+    assert offered["tiny-inpainting.safetensors"] == "diffusers_sd_inpaint"
