@@ -117,6 +117,11 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietMo
 
 RIGHTS = ("--pull=never", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp")
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"  # of Debian and Ubuntu; get_url trusts the same
+# Repositories that IOPaint 1.6.0 names and the hub has no more, with what replaces them.
+REPLACED = {
+    "runwayml/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-inpainting",
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+}
 WORDS = {
     os.EX_DATAERR: "A file is not what the hub says.",
     os.EX_NOINPUT: "Correct the entry in {repositories}.",
@@ -155,9 +160,11 @@ def fetch(module, docker, repository):
             "models_dir": named(module, "models_dir"),
             "token": named(module, "token"),
         }
+        instead = REPLACED.get(repository["hub"]) if rc == os.EX_NOINPUT else None
         module.fail_json(
             msg=f"{repository['hub']} ({named(module, 'repositories')}) could not be fetched: "
             f"{' '.join(lines) or err.strip() or f'exit status {rc}'} {WORDS.get(rc, '').format(**hints)}".rstrip()
+            + (f" On the public hub {instead} replaces it." if instead else "")
             + " No instance was touched."
         )
     return foreign.parse_json(out, dict)

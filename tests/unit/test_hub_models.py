@@ -136,6 +136,14 @@ def test_a_failure_is_told_with_its_remedy(fetch, status, words):
     assert message.endswith("No instance was touched.")
 
 
+def test_a_repository_that_the_hub_has_no_more_is_told_with_its_replacement(fetch):
+    gone = {"hub": "runwayml/stable-diffusion-inpainting"}
+    why = "fetch-models: runwayml/stable-diffusion-inpainting: the hub has no such repository.\n"
+    message = fetch(gone, status=os.EX_NOINPUT, err=why)["msg"]
+    assert "On the public hub stable-diffusion-v1-5/stable-diffusion-inpainting replaces it." in message
+    assert "replaces it" not in fetch(gone, status=os.EX_UNAVAILABLE, err=why)["msg"]
+
+
 def test_check_mode_downloads_nothing_and_passes_over_an_image_that_is_still_to_be_built(fetch, engine):
     assert fetch(check=True)["changed"] is True
     assert "--check" in command(engine)["argv"]
