@@ -188,10 +188,10 @@ def test_what_another_host_has_is_copied_and_the_rest_is_downloaded(case):
         other("--revision", ONE)
         broken = other.folder / "snapshots" / ONE / "vae/diffusion_pytorch_model.safetensors"
         broken.resolve().write_bytes(b"xxx")
-        (other.folder / "snapshots" / ONE / "vae/config.json").resolve().unlink()
+        (other.folder / "snapshots" / ONE / "tokenizer/merges.txt").resolve().unlink()  # no other file has its content
         done = case("--mirror", str(mirror))
         assert set(done["files"]) == CHOSEN
-        assert sorted(case.downloaded()) == ["vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
+        assert sorted(case.downloaded()) == ["tokenizer/merges.txt", "vae/diffusion_pytorch_model.safetensors"]
         assert all(case.content(name) == FILES[name] for name in CHOSEN)
         assert not list(case.folder.glob("blobs/*.mirrored"))
     finally:
