@@ -24,7 +24,7 @@ def holders(address, *hosts):
 def serves(host):
     """The release that the instance of a host answers with, as the gateway asks it."""
     program = (
-        "import json, urllib.request as r; token = open('/etc/iopaint-gateway/token').read(); "
+        "import json, urllib.request as r; token = open('/opt/iopaint/instances/.gateway/token').read(); "
         "q = r.Request('http://127.0.0.1:8080/api/v1/model', headers={'X-IOPaint-Token': token}); "
         "print(json.load(r.urlopen(q))['release'])"
     )
@@ -45,8 +45,8 @@ def test_a_gateway_that_dies_costs_what_it_held_and_nothing_after_three_seconds(
     (holder,) = holders(address, gateway, second)
     answers = load(address=address, count=300, pause=0.05, wait=3)
     time.sleep(4)
-    killed = time.time()
     subprocess.run(["docker", "kill", holder], check=True, capture_output=True)
+    killed = time.time()
     found = answers()
     subprocess.run(["docker", "start", holder], check=True, capture_output=True)
     assert len(found) == 300

@@ -49,6 +49,14 @@ def test_the_same_again_changes_nothing(certified):
     assert [run.changed(name) for name in GATEWAYS] == [0, 0], run.output
 
 
+def test_the_certificate_is_used_again_after_one_of_another_kind(certified, gateway):
+    before = gateway(SERIAL)
+    for variables, same in (({}, False), (ACME, True)):
+        run = play("playbooks/gateway.yml", "--limit", GATEWAYS[0], **variables)
+        assert run.rc == 0, run.output
+        assert (gateway(SERIAL) == before) is same
+
+
 def test_a_renewal_loses_no_request(certified, gateway, load):
     before = gateway(SERIAL)
     assert "Pebble" in before
