@@ -18,6 +18,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,63}")
 # crypt(3)'s own forms: sha256, sha512, bcrypt, yescrypt. DES and MD5 are broken.
 HASH = re.compile(r"\$(5|6|2[aby]|y)\$[A-Za-z0-9./$=,]{20,120}")
+# What HAProxy or an instance needs under these names, and the gateway would take away.
+TAKEN_HEADERS = {"authorization", "connection", "content-length", "cookie", "host", "origin", "transfer-encoding", "upgrade"}
 UNTOUCHED = "The running gateway was not touched."
 
 
@@ -203,6 +205,19 @@ def network_faults(networks, name):
     return faults
 
 
+def sso_faults(header, addresses):
+    """Return what is wrong with gateway_sso_header and gateway_sso_addresses, a sentence each."""
+    faults = network_faults(addresses, "gateway_sso_addresses")
+    if bool(header) != bool(addresses) or not re.fullmatch(r"[A-Za-z0-9-]*", header):
+        faults.append(
+            f"gateway_sso_header is '{header}' and gateway_sso_addresses '{', '.join(map(str, addresses))}'. Give the name of a "
+            "header and the addresses that may send it, or neither."
+        )
+    elif header.lower() in TAKEN_HEADERS:
+        faults.append(f"gateway_sso_header is {header}, which has a meaning of its own. Name another one, as X-Remote-User.")
+    return faults
+
+
 def in_network(interfaces, network):
     """Return interface and address of a host in the network of an address; None where it has none there.
 
@@ -249,6 +264,7 @@ class FilterModule:
             "certificate_faults": certificate_faults,
             "user_faults": user_faults,
             "network_faults": network_faults,
+            "sso_faults": sso_faults,
             "in_network": in_network,
             "virtual_address_fault": virtual_address_fault,
         }

@@ -8,6 +8,7 @@ from ansible_collections.iopaint.fleet.plugins.filter.gateway import (
     gateway_pools,
     in_network,
     network_faults,
+    sso_faults,
     user_faults,
     virtual_address_fault,
 )
@@ -159,6 +160,24 @@ def test_what_is_wrong_with_networks_is_said():
         "nets[0] is no network as 192.0.2.0/24 or 2001:db8::/64: 192.0.2.1/24 has host bits set.",
         "nets[1] is no network as 192.0.2.0/24 or 2001:db8::/64: 'office' does not appear to be an IPv4 or IPv6 network.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("header", "addresses", "words"),
+    [
+        ("", [], ""),
+        ("X-Remote-User", ["192.0.2.1"], ""),
+        ("X-Remote-User", [], "Give the name of a header and the addresses that may send it, or neither."),
+        ("", ["192.0.2.1"], "gateway_sso_header is '' and gateway_sso_addresses '192.0.2.1'."),
+        ("X User", ["192.0.2.1"], "Give the name of a header"),
+        ("HOST", ["192.0.2.1"], "gateway_sso_header is HOST, which has a meaning of its own."),
+        ("X-Remote-User", ["proxy"], "gateway_sso_addresses[0] is no network"),
+    ],
+)
+def test_a_sign_on_proxy_that_can_not_work_is_named(header, addresses, words):
+    faults = sso_faults(header, addresses)
+    assert words in " ".join(faults)
+    assert len(faults) == bool(words)
 
 
 INTERFACES = [
