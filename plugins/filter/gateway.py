@@ -68,6 +68,7 @@ def server(host, instance, variables, gateway):
         "host": host,
         "instance": instance["name"],
         "variant": instance["variant"],
+        "labels": [str(label) for label in instance.get("labels") or []],
         "published": published,
         "address": address,
         "port": instance["port"],
@@ -110,8 +111,16 @@ def gateway_pools(wanted, hostvars, groups, gateway, name, *, early=False):
         server(host, instance, hostvars[host], gateway) for host in hosts for instance in wanted_on(host, hostvars[host], early)
     ]
     done = []
+    labels = {label for each in servers for label in each["labels"]}
     for index, pool in enumerate(pools):
         where = f"gateway_pools[{index}] ({pool['name']})" if wanted else "gateway_pools"
+        asked = {str(label) for label in pool.get("labels") or []}
+        strange = sorted(asked - labels)
+        if strange:
+            raise AnsibleFilterError(
+                f"{where}: no instance has the label {', '.join(strange)}; there are {', '.join(sorted(labels)) or 'none'}. "
+                f"Correct it, or add it to labels of an instance in iopaint_instances. {UNTOUCHED}"
+            )
         unknown = sorted(set(pool.get("groups") or []) - set(groups))
         if unknown:
             raise AnsibleFilterError(f"{where}: the inventory has no group {', '.join(unknown)}. {UNTOUCHED}")
@@ -121,12 +130,13 @@ def gateway_pools(wanted, hostvars, groups, gateway, name, *, early=False):
             for each in servers
             if (not pool.get("groups") or each["host"] in members)
             and pool.get("variant") in (None, "", each["variant"])
+            and asked <= set(each["labels"])
             and (not pool.get("instances") or each["instance"] in pool["instances"])
         ]
         if not chosen:
             raise AnsibleFilterError(
                 f"{where} has no instance: none of {', '.join(each['name'] for each in servers) or 'the inventory'} fits its "
-                f"groups, variant and instances. {UNTOUCHED}"
+                f"groups, variant, labels and instances. {UNTOUCHED}"
             )
         hidden = [each for each in chosen if not each["address"]]
         if hidden:

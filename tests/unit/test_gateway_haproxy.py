@@ -181,6 +181,10 @@ class Gateway:
         assert status == 200, body
         return [tuple(header) for header in json.loads(body)["headers"]]
 
+    def config(self, frontend):
+        """Return what the configuration says of a frontend."""
+        return (self.folder / "haproxy.cfg").read_text().partition(f"frontend {frontend}\n")[2].partition("\n\n")[0]
+
     def logged(self, path):
         """Return the line of the log about a path."""
         while True:
@@ -342,6 +346,24 @@ def test_an_upgrade_needs_a_login_as_well(gateway):
     ]
     assert gateway.ask("/ws/socket.io/?transport=websocket", *upgrade)[0] == 401
     assert gateway.ask("/ws/socket.io/?transport=websocket", ("Connection", "Upgrade"), ("Upgrade", "h2c"))[0] == 401
+
+
+def test_statistics_are_for_loopback(gateway):
+    for path in ("/", "/metrics"):
+        assert gateway.ask(path, port=gateway.stats_port, host="127.0.0.1:8404")[0] == 200
+        assert gateway.ask(path, port=gateway.stats_port, host="evil.example.com")[0] == 421
+    assert "bind 127.0.0.1:" in gateway.config("_stats")
+    assert gateway.config("_stats").count("bind ") == 1
+
+
+def test_statistics_are_for_the_operators_networks(tmp_path, certificate, users):
+    made = Gateway(tmp_path, gateway_users=users, gateway_stats_networks=["127.1.0.0/24"], gateway_bind_addresses=["127.5.0.1"])
+    with made.run(certificate):
+        assert made.ask("/metrics", port=made.stats_port, host="127.0.0.1")[0] == 200
+        for source, status in (("127.1.0.9", 200), ("127.1.1.9", 403)):
+            assert made.ask("/metrics", port=made.stats_port, source=source, host="gw")[0] == status
+        assert made.config("_stats").count("bind ") == 2
+        assert f"bind 127.5.0.1:{made.stats_port}" in made.config("_stats")
 
 
 def test_no_header_tells_versions(gateway):
