@@ -2,9 +2,11 @@
 """The gateway's configuration in a real HAProxy on loopback: who gets in, and what an instance behind it is told."""
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -12,6 +14,7 @@ import subprocess
 import threading
 import time
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,6 +38,13 @@ TOKEN = "t" * 43
 OF_A_HOST = ("    chroot ", "    user haproxy", "    group haproxy", "    daemon")
 USERS = ["alice", "mallory"]
 PASSWORD = "long enough"  # of both
+UPGRADE = [
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", b64encode(b"x" * 16).decode()),
+]
+RFC_6455 = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 TRUSTED, SSO, ELSEWHERE = "127.0.0.3", "127.0.0.4", "127.0.0.1"
 
 
@@ -53,14 +63,29 @@ def trusted(value):
     return trust_as_template(value) if isinstance(value, str) else value
 
 
+def insecure():
+    """Return the context of a client that takes any certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 class Instance(BaseHTTPRequestHandler):
     """Answers with what it was asked, as JSON."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        if self.headers["Upgrade"] == "websocket":
+            return self.upgrade()
         headers = [[name.lower(), value] for name, value in self.headers.items()]
         self.reply(json.dumps({"path": self.path, "headers": headers}).encode())
+        return None
+
+    def do_POST(self):
+        """Stay with the client, as a computation does, until the instance is told to go on."""
+        self.server.go_on.wait(20)
+        self.reply(b"computed")
 
     def reply(self, body):
         self.send_response(200)
@@ -68,6 +93,17 @@ class Instance(BaseHTTPRequestHandler):
         self.send_header("X-Powered-By", "a version")
         self.end_headers()
         self.wfile.write(body)
+
+    def upgrade(self):
+        self.send_response(101)
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Upgrade", "websocket")
+        answer = hashlib.sha1(self.headers["Sec-WebSocket-Key"].encode() + RFC_6455, usedforsecurity=False)
+        self.send_header("Sec-WebSocket-Accept", b64encode(answer.digest()).decode())
+        self.end_headers()
+        self.wfile.write(b"open")
+        self.rfile.read()  # until the client or the gateway ends it
+        self.close_connection = True
 
     def log_message(self, *_args):
         """Say nothing."""
@@ -108,6 +144,7 @@ class Gateway:
     def run(self, certificate):
         """Run it."""
         instance = ThreadingHTTPServer(("127.0.0.1", 0), Instance)
+        self.go_on = instance.go_on = threading.Event()
         instance.handle_error = lambda *_args: None  # of a health check that is not read to its end
         threading.Thread(target=instance.serve_forever, daemon=True).start()
         (self.folder / "tls").mkdir()
@@ -131,15 +168,36 @@ class Gateway:
             check = subprocess.run([*command, "-c"], capture_output=True, text=True, check=False)
             assert check.returncode == 0, check.stdout + check.stderr
             self.warnings = [line for line in check.stderr.splitlines() if "WARNING" in line]
-            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            self.command = command
+            self.start()
             try:
                 self.wait()
                 yield self
             finally:
-                process.kill()
-                process.wait()
+                self.stop()
+                self.go_on.set()
                 instance.shutdown()
                 instance.server_close()
+
+    def start(self):
+        """Start the program."""
+        self.process = subprocess.Popen(self.command, stderr=subprocess.DEVNULL)
+
+    def stop(self):
+        """End the program."""
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self):
+        """Start it anew with the states that the servers have, as a reload does."""
+        (self.folder / "servers.state").write_text(self.runtime("show servers state"))
+        self.stop()
+        self.start()
+        for _attempt in range(100):
+            with contextlib.suppress(OSError):
+                self.runtime("show info")
+                return
+            time.sleep(0.05)
 
     def wait(self):
         """Wait until the gateway serves from the instance."""
@@ -157,11 +215,14 @@ class Gateway:
             connection.sendall(command.encode() + b"\n")
             return connection.makefile().read()
 
+    def metrics(self):
+        """Return the measures for Prometheus."""
+        return self.ask("/metrics", port=self.stats_port, host="localhost")[2]
+
     def ask(self, path="/", *headers, source=ELSEWHERE, port=None, host=NAME, method="GET"):
         """Return status, headers and body of the answer; headers are pairs, and one may come twice."""
         if port is None:
-            context = ssl.create_default_context()
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context = insecure()
             connection = http.client.HTTPSConnection(
                 "127.0.0.1", self.port, timeout=5, source_address=(source, 0), context=context
             )
@@ -338,13 +399,7 @@ def test_a_redirect_stays_on_the_gateway_s_name(gateway):
 
 
 def test_an_upgrade_needs_a_login_as_well(gateway):
-    upgrade = [
-        ("Connection", "Upgrade"),
-        ("Upgrade", "websocket"),
-        ("Sec-WebSocket-Version", "13"),
-        ("Sec-WebSocket-Key", "x" * 22 + "=="),
-    ]
-    assert gateway.ask("/ws/socket.io/?transport=websocket", *upgrade)[0] == 401
+    assert gateway.ask("/ws/socket.io/?transport=websocket", *UPGRADE)[0] == 401
     assert gateway.ask("/ws/socket.io/?transport=websocket", ("Connection", "Upgrade"), ("Upgrade", "h2c"))[0] == 401
 
 
@@ -370,3 +425,94 @@ def test_no_header_tells_versions(gateway):
     headers = {name.lower() for name in gateway.ask("/", login("alice"))[1]}
     assert not headers & {"server", "x-powered-by"}
     assert "strict-transport-security" in headers
+
+
+DRAIN = yaml.safe_load((ROLE / "tasks" / "drain.yml").read_text())[-1]
+
+
+@contextlib.contextmanager
+def page(gateway, path="/ws/socket.io/?transport=websocket"):
+    """Open what an open page keeps, and give its stream."""
+    raw = socket.create_connection(("127.0.0.1", gateway.port), 5)
+    with contextlib.closing(insecure().wrap_socket(raw)) as connection:
+        lines = [f"GET {path} HTTP/1.1", f"Host: {NAME}", *(": ".join(pair) for pair in [login("alice"), *UPGRADE]), "", ""]
+        connection.sendall("\r\n".join(lines).encode())
+        stream = connection.makefile("rb")
+        assert stream.readline().split()[1] == b"101"
+        while stream.readline().strip():
+            pass
+        assert stream.read(4) == b"open"
+        yield stream
+
+
+@pytest.fixture(scope="module")
+def busy():
+    """What a drain waits for: the pattern of the role's task."""
+    (pattern,) = [value for name, value in DRAIN["vars"].items() if name == "busy"]
+    return re.compile(re.sub(r"\{\{.*?\}\}", re.escape("gw:cpu"), pattern))
+
+
+def test_an_open_page_delays_no_drain_and_is_closed(gateway, busy):
+    with page(gateway) as stream:
+        metrics = gateway.metrics()
+        assert 'haproxy_server_current_sessions{proxy="_pages_paint",server="gw:cpu:page"} 1' in metrics
+        assert not busy.search(metrics)
+        gateway.runtime("set server paint/gw:cpu state maint")
+        try:
+            assert stream.read() == b""
+        finally:
+            gateway.runtime("set server paint/gw:cpu state ready")
+    gateway.wait()
+    with page(gateway):
+        assert gateway.runtime("show stat").count(",MAINT") == 0
+
+
+def test_a_computation_is_waited_for_and_ends_well(gateway, busy):
+    found = []
+    asking = threading.Thread(target=lambda: found.append(gateway.ask("/api/v1/inpaint", login("alice"), method="POST")))
+    gateway.go_on.clear()
+    asking.start()
+    try:
+        for _attempt in range(100):
+            if busy.search(gateway.metrics()):
+                break
+            time.sleep(0.05)
+        gateway.runtime("set server paint/gw:cpu state maint")
+        assert busy.search(gateway.metrics())
+        gateway.go_on.set()
+        asking.join()
+    finally:
+        gateway.runtime("set server paint/gw:cpu state ready")
+    assert [answer[::2] for answer in found] == [(200, "computed")]
+    assert not busy.search(gateway.metrics())
+    gateway.wait()
+
+
+def test_pages_and_requests_wait_while_nothing_serves(gateway):
+    """And those of pages take no place of the others."""
+    gateway.go_on.set()
+    paths = ["/ws/socket.io/?transport=polling"] * 40 + ["/"] * 5
+    gateway.runtime("set server paint/gw:cpu state maint")
+    try:
+        with ThreadPoolExecutor(len(paths)) as pool:
+            asked = [pool.submit(gateway.ask, path, login("alice")) for path in paths]
+            time.sleep(1)
+            assert not any(each.done() for each in asked)
+            gateway.runtime("set server paint/gw:cpu state ready")
+            assert [each.result()[0] for each in asked] == [200] * len(paths)
+    finally:
+        gateway.runtime("set server paint/gw:cpu state ready")
+    gateway.wait()
+
+
+def test_an_instance_that_is_out_of_service_stays_out_and_comes_back_whole(gateway):
+    """As after a reload, which reads the states of the servers anew."""
+    gateway.runtime("disable server paint/gw:cpu")
+    gateway.restart()
+    try:
+        assert gateway.runtime("show stat").count(",MAINT") == 2
+    finally:
+        gateway.runtime("enable server paint/gw:cpu")
+    gateway.wait()
+    with page(gateway):
+        assert gateway.ask("/", login("alice"))[0] == 200
