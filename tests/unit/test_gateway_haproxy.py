@@ -148,8 +148,7 @@ class Gateway:
         instance.handle_error = lambda *_args: None  # of a health check that is not read to its end
         threading.Thread(target=instance.serve_forever, daemon=True).start()
         (self.folder / "tls").mkdir()
-        for kind in ("crt", "key"):
-            shutil.copy(certificate / f"server.{kind}", self.folder / "tls")
+        shutil.copy(certificate, self.folder / "tls")
         (self.folder / "token.map").write_text(f"iopaint {TOKEN}\n")
         (self.folder / "servers.state").write_text("1\n")
         shutil.copy(ROLE / "files" / "hold.lua", self.folder)
@@ -224,10 +223,10 @@ class Gateway:
         if port is None:
             context = insecure()
             connection = http.client.HTTPSConnection(
-                "127.0.0.1", self.port, timeout=5, source_address=(source, 0), context=context
+                "127.0.0.1", self.port, timeout=30, source_address=(source, 0), context=context
             )
         else:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5, source_address=(source, 0))
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=(source, 0))
         with contextlib.closing(connection):
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
             for name, value in ([("Host", host)] if host else []) + list(headers):
@@ -260,15 +259,15 @@ def login(user, password=PASSWORD):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A folder with a certificate and its key."""
+    """A file with a certificate and its key."""
     folder, now = tmp_path_factory.mktemp("tls"), datetime.now(timezone.utc)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])
     made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
-    (folder / "server.crt").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    public = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "server.key").write_bytes(private)
-    return folder
+    (folder / "server.pem").write_bytes(public + private)
+    return folder / "server.pem"
 
 
 @pytest.fixture(scope="module")
