@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.action import gateway_status as action
 from ansible_collections.iopaint.fleet.plugins.action import status_report
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import foreign, haproxy
 from ansible_collections.iopaint.fleet.plugins.modules import gateway_status
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import gateways, status
