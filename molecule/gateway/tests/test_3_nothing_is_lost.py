@@ -39,7 +39,7 @@ def test_a_pool_whose_only_instance_is_switched_holds_requests(gateway, load, ru
         time.sleep(2)
         runtime(f"set server {one} state maint")
         for _attempt in range(50):
-            if f'server="{GATEWAYS[0]}:cpu"}} 0' in metric(gateway, "haproxy_server_current_sessions"):
+            if f'proxy="paint",server="{GATEWAYS[0]}:cpu"}} 0' in metric(gateway, "haproxy_server_current_sessions"):
                 break
             time.sleep(0.1)
         gateway("docker restart -t 1 iopaint-cpu-iopaint-cpu-1")
