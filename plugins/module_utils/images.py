@@ -25,6 +25,11 @@ def recorded_base(docker, names):
     return max(found)[1:] if found else None
 
 
+def newest(docker):
+    """Return the engine's document of the newest image that was built by this collection; None where there is none."""
+    return max(filter(labelled, find(docker)), key=lambda image: image.get("Created") or "", default=None)
+
+
 def repository(name):
     """Return an image's name without tag and digest."""
     name = name.partition("@")[0]
