@@ -94,6 +94,18 @@ def test_a_pruned_base_counts_by_the_newest_image_that_was_built_from_it(run, en
     assert not engine.calls("pull")
 
 
+def test_the_newest_image_is_the_one_that_was_built_last(run, engine):
+    """The time of an image is its source's, which two images of one source share."""
+    images = {"old": ("9", "2026-01-01T00:00:00Z"), "new": ("1", "2026-01-02T00:00:00Z"), "older": ("5", "2025-12-31T00:00:00Z")}
+    built_from(engine, **{name: (f"{NAME}@sha256:{base}", "2025-01-01T00:00:00Z") for name, (base, _built) in images.items()})
+    held = engine.state["images"]
+    for name, (_base, built) in images.items():
+        labels = {**json.loads(held[name]["Labels"]), "org.opencontainers.image.created": built}
+        held[name]["Labels"] = json.dumps(labels)
+    engine.set(images=held)
+    assert run(recorded=True)["id"] == "sha256:1"
+
+
 def test_a_base_that_is_there_goes_before_a_recorded_one(run, engine):
     built_from(engine, new=(f"{NAME}@sha256:2", "2026-02-01T00:00:00Z"))
     engine.have(NAME)
