@@ -165,6 +165,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.images import (
     HELD,
     LABEL,
     OURS,
+    built_at,
     find,
     labelled,
     repositories,
@@ -657,9 +658,9 @@ class Steps:
                 if record not in needed and record["outcome"] != releases.PREPARED and store.complete(record):
                     store.strip(record)
         images = find(self.docker)
-        newest = max((image["Created"] for image in images if image["Id"] in kept), default="")
+        newest = max((built_at(image) for image in images if image["Id"] in kept), default="")
         # An image that no release has used and that is newer than those in use was built ahead, for the next release.
-        old = [image for image in images if image["Id"] not in kept and (image["Id"] in past or image["Created"] < newest)]
+        old = [image for image in images if image["Id"] not in kept and (image["Id"] in past or built_at(image) < newest)]
         removed = [name for image in old for name in self.remove(image, ours)]
         self.prune_cache()
         return removed
