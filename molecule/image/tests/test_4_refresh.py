@@ -45,9 +45,9 @@ def test_packages_of_the_base_are_upgraded_and_without_a_refresh_they_stay(host)
     derived(host, "site/old:1", base(host), edit)
     found = {}
     for refreshed in ("", "now"):
-        bake = f"BUILDX_BAKE_ENTITLEMENTS_FS=0 BASE=site/old:1 REFRESHED={refreshed} docker buildx bake -f docker/docker-bake.hcl debian-packages"
-        settings = "--set debian-packages.output=type=local,dest=/root/list"
-        done = host.run(f"cd {FOLDER} && {bake} {settings} --progress plain 2>&1")
+        settings = f"BUILDX_BAKE_ENTITLEMENTS_FS=0 BASE=site/old:1 REFRESHED={refreshed}"
+        options = "-f docker/docker-bake.hcl --progress plain --set debian-packages.output=type=local,dest=/root/list"
+        done = host.run(f"cd {FOLDER} && {settings} docker buildx bake {options} debian-packages 2>&1")
         assert done.rc == 0, done.stdout[-3000:]
         found[refreshed] = dict(line.split("=", 1) for line in host.file("/root/list/debian-packages.txt").content_string.split())
     host.check_output("docker rmi site/old:1 && rm -r /root/list /root/derived")
