@@ -34,12 +34,7 @@ def apt_install(tmp_path):
         program.chmod(0o755)
         for verb, times in fails.items():
             (state / f"{verb}-fails").write_text(str(times))
-        env = {
-            "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
-            "STATE": str(state),
-            "DEBIAN_MIRROR": mirror,
-            "REFRESHED": refreshed,
-        }
+        env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "STATE": str(state)}
         env.update(APT_SETTINGS=str(settings), SECRETS=str(secrets), DEBIAN_MIRROR=mirror, REFRESHED=refreshed)
         command = ["/bin/sh", str(ROOT / "docker/build/apt-install"), *(words or ["python3"])]
         done = subprocess.run(command, env=env, check=False, capture_output=True)
