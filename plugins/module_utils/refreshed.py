@@ -20,8 +20,8 @@ def read(module, path):
         return None
     except (OSError, foreign.ForeignError) as error:
         module.fail_json(
-            msg=f"The record of the last refresh, {path}, can't be used: {error}. Remove the file, then build with "
-            "iopaint_image_refresh=true. Nothing was built."
+            msg=f"The record of the last refresh, {path}, can't be used: {error}. Remove the file, then refresh the "
+            "images again. Nothing was built."
         )
     return record
 

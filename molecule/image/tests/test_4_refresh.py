@@ -75,17 +75,15 @@ def old(host):
 
 
 def test_a_refresh_is_a_release_that_says_what_changed_and_a_second_one_is_none(host, old):
-    before = packages(host, "iopaint:cpu-latest")["tzdata"]
-    change = f"tzdata {OLD} → {before}"
     run = play("playbooks/deploy.yml", iopaint_image_refresh=True)
     assert run.rc == 0, run.output[-3000:]
-    assert run.says(f"The images get newer Debian packages: 1 changed, {change}.")
-    assert run.says(f"Debian packages: 1 changed, {change}")
     first, second = records(host)
     assert (first["outcome"], second["outcome"]) == ("previous", "current")
-    assert second["packages"] == [change]
-    assert second["image_id"] != old
-    assert packages(host, second["image"])["tzdata"] == before
+    assert second["image_id"] not in (old, first["image_id"])
+    change = f"tzdata {OLD} → {packages(host, second['image'])['tzdata']}"
+    assert change in second["packages"]
+    many = f"{len(second['packages'])} changed"  # one, unless Debian has published others since the base was made
+    assert run.says(f"The images get newer Debian packages: {many}", f"; Debian packages: {many}")
     runs = deployed(host)
 
     again = play("playbooks/build.yml", iopaint_image_refresh=True)
