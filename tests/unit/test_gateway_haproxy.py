@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -147,7 +148,7 @@ class Gateway:
         self.go_on = instance.go_on = threading.Event()
         instance.handle_error = lambda *_args: None  # of a health check that is not read to its end
         threading.Thread(target=instance.serve_forever, daemon=True).start()
-        (self.folder / "tls").mkdir()
+        (self.folder / "tls").mkdir(exist_ok=True)
         shutil.copy(certificate, self.folder / "tls")
         (self.folder / "token.map").write_text(f"iopaint {TOKEN}\n")
         (self.folder / "servers.state").write_text("1\n")
@@ -218,10 +219,12 @@ class Gateway:
         """Return the measures for Prometheus."""
         return self.ask("/metrics", port=self.stats_port, host="localhost")[2]
 
-    def ask(self, path="/", *headers, source=ELSEWHERE, port=None, host=NAME, method="GET"):
+    def ask(self, path="/", *headers, source=ELSEWHERE, port=None, host=NAME, method="GET", certificate=None):
         """Return status, headers and body of the answer; headers are pairs, and one may come twice."""
         if port is None:
             context = insecure()
+            if certificate:
+                context.load_cert_chain(certificate)
             connection = http.client.HTTPSConnection(
                 "127.0.0.1", self.port, timeout=30, source_address=(source, 0), context=context
             )
@@ -515,3 +518,44 @@ def test_an_instance_that_is_out_of_service_stays_out_and_comes_back_whole(gatew
     gateway.wait()
     with page(gateway):
         assert gateway.ask("/", login("alice"))[0] == 200
+
+
+@pytest.fixture(scope="module")
+def authority():
+    """An authority of client certificates: its certificate, and what makes one for a name, with its key."""
+    now, keys = datetime.now(timezone.utc), [ec.generate_private_key(ec.SECP256R1()) for _each in range(2)]
+
+    def made(name, issuer, key, by):
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)] if name else [])
+        issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)])
+        begun = x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
+        begun = begun.not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+        begun = begun.add_extension(x509.BasicConstraints(ca=key is by, path_length=None), critical=True)
+        return begun.sign(by, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    own, client = keys
+    private = client.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return made("authority", "authority", own, own), lambda name: made(name, "authority", client, own) + private
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory, certificate, authority):
+    """A gateway that knows its users by their certificates, and asks others for none."""
+    folder = tmp_path_factory.mktemp("certified")
+    (folder / "tls").mkdir()
+    (folder / "tls" / "client-ca.crt").write_bytes(authority[0])
+    made = Gateway(folder, gateway_client_ca="given")
+    with made.run(certificate):
+        yield made
+
+
+@pytest.mark.parametrize("name", ["dave", "Dave O'Hara", "dave\r\nX-Forwarded-Proto: forged", ""])
+def test_a_client_certificate_names_the_user(certified, authority, tmp_path, name):
+    (tmp_path / "client.pem").write_bytes(authority[1](name))
+    path = f"/by-certificate/{len(name)}"
+    told = certified.told(path, certificate=tmp_path / "client.pem")
+    assert [value for key, value in told if key == "x-forwarded-user"] == [quote(name, safe=" ':")] * bool(name)
+    assert [value for key, value in told if key == "x-forwarded-proto"] == ["https"]
+    line = certified.logged(path)
+    assert (line["user"], line["by"]) == (name or "-", "certificate")
+    assert certified.ask()[0] == 403
