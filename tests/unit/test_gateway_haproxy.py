@@ -559,3 +559,36 @@ def test_a_client_certificate_names_the_user(certified, authority, tmp_path, nam
     line = certified.logged(path)
     assert (line["user"], line["by"]) == (name or "-", "certificate")
     assert certified.ask()[0] == 403
+
+
+def has_http2():
+    """Return whether there is a curl that speaks it."""
+    return bool(shutil.which("curl")) and b"HTTP2" in subprocess.run(["curl", "-V"], capture_output=True, check=True).stdout
+
+
+@pytest.mark.skipif(not has_http2(), reason="needs curl with HTTP/2")
+def test_the_same_holds_for_http2(gateway):
+    def ask(path, *headers, host=NAME):
+        given = [part for pair in headers for part in ("-H", ": ".join(pair))]
+        asked = ["curl", "-sk", "--http2", "-m", "20", "-w", "\n%{http_code} %{http_version}", "--connect-to"]
+        done = subprocess.run(
+            [*asked, f"::127.0.0.1:{gateway.port}", *given, f"https://{host}{path}"], capture_output=True, text=True, check=True
+        )
+        body, _newline, last = done.stdout.rpartition("\n")
+        status, version = last.split()
+        assert version == "2"
+        return int(status), body
+
+    alice, other = login("alice"), login("alice", "never right")
+    status, body = ask("/two", alice, ("X-IOPaint-Token", "forged"), ("X-Forwarded-For", "forged"), ("X-Remote-User", "forged"))
+    assert status == 200
+    told = json.loads(body)["headers"]
+    assert "forged" not in [value for _name, value in told]
+    assert ["x-forwarded-user", "alice"] in told
+    assert ask("/")[0] == 401
+    assert ask("/", login("mallory"), other)[0] == 400
+    assert ask("/", other)[0] == 401
+    assert ask("/%6detrics", alice)[0] == 404
+    assert ask("/", alice, host="evil.example.com")[0] == 421
+    assert ask("/", alice, host=NAME.upper() + ".")[0] == 200
+    assert ask("/", alice, ("Host", "evil.example.com"))[0] in (400, 421)
