@@ -215,6 +215,14 @@ class Gateway:
             connection.sendall(command.encode() + b"\n")
             return connection.makefile().read()
 
+    def forgotten(self, table, key):
+        """Wait until nothing of a key is under way."""
+        for _attempt in range(100):
+            if "conn_cur=0" in self.runtime(f"show table {table} key {key}"):
+                return
+            time.sleep(0.05)
+        raise AssertionError(self.runtime(f"show table {table}"))
+
     def metrics(self):
         """Return the measures for Prometheus."""
         return self.ask("/metrics", port=self.stats_port, host="localhost")[2]
@@ -467,6 +475,27 @@ def test_an_open_page_delays_no_drain_and_is_closed(gateway, busy):
     gateway.wait()
     with page(gateway):
         assert gateway.runtime("show stat").count(",MAINT") == 0
+
+
+def test_a_user_has_so_many_requests_at_once(tmp_path, certificate, users):
+    made = Gateway(tmp_path, gateway_users=users, gateway_connections_per_user=3, gateway_connections_per_address=20)
+    with made.run(certificate), contextlib.ExitStack() as pages:
+        for _each in range(3):
+            pages.enter_context(page(made))
+        assert made.ask("/", login("alice"))[0] == 429
+        assert made.ask("/", login("mallory"))[0] == 200
+        pages.close()
+        made.forgotten("_users", "alice")
+        assert made.ask("/", login("alice"))[0] == 200
+
+
+def test_an_address_has_so_many_connections_at_once(tmp_path, certificate, users):
+    made = Gateway(tmp_path, gateway_users=users, gateway_connections_per_address=2)
+    with made.run(certificate), page(made), page(made):
+        for port in (None, made.redirect_port):
+            with pytest.raises((OSError, http.client.HTTPException)):
+                made.ask("/", login("alice"), port=port)
+        assert made.ask("/", login("alice"), source=TRUSTED)[0] == 200
 
 
 def test_a_computation_is_waited_for_and_ends_well(gateway, busy):
