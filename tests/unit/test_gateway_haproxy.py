@@ -435,6 +435,9 @@ def test_no_header_tells_versions(gateway):
     headers = {name.lower() for name in gateway.ask("/", login("alice"))[1]}
     assert not headers & {"server", "x-powered-by"}
     assert "strict-transport-security" in headers
+    refused = {name.lower() for name in gateway.ask()[1]}
+    assert "strict-transport-security" in refused
+    assert "server" not in refused
 
 
 DRAIN = yaml.safe_load((ROLE / "tasks" / "drain.yml").read_text())[-1]

@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """A new token for the gateways: what instances know before, while and after the gateways take it."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -48,10 +49,13 @@ def fleet(tmp_path):
     for name in ("one", "two"):
         os.chown(tmp_path / name / ".gateway" / "token", 0, 10001)
 
-    def run(step, *more):
+    def run(step, *more, refused=False):
         variables = ["-e", f"step={step}", "-e", f"__gateway_dir={tmp_path}/gateway"]
         command = ["ansible-playbook", "-i", tmp_path / "hosts", tmp_path / "play.yml", "-vvv", *variables, *more]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if refused:
+            assert done.returncode == 2, done.stdout + done.stderr
+            return " ".join(done.stdout.split())
         assert done.returncode == 0, done.stdout + done.stderr
         known = [(tmp_path / name / ".gateway" / "token").read_text().split() for name in ("one", "two")]
         assert known[0] == known[1]
@@ -83,3 +87,10 @@ def test_a_run_that_was_killed_loses_no_token_that_a_gateway_may_have(fleet):
 def test_a_token_of_the_inventory_is_taken(fleet):
     known, kept = fleet("begin", "-e", "iopaint_gateway_token=of-the-vault-and-long")
     assert (known, kept) == (["of-the-vault-and-long", "former"], "former")
+
+
+@pytest.mark.parametrize("token", ["short", "with spaces in it, and long enough"])
+def test_a_token_that_can_not_be_one_is_refused_before_anything(fleet, tmp_path, token):
+    said = fleet("begin", "-e", json.dumps({"iopaint_gateway_token": token}), refused=True)
+    assert "iopaint_gateway_token must be of 16 to 200 printable ASCII characters without spaces" in said
+    assert (tmp_path / "one" / ".gateway" / "token").read_text() == "former\n"
