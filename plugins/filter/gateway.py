@@ -104,6 +104,10 @@ def gateway_pools(wanted, hostvars, groups, gateway, name, *, early=False):
     wanted: gateway_pools. groups: hosts by group. gateway: inventory name of the gateway. name: gateway_name, for the only pool.
     early: whether the hosts' GPUs may be unknown.
     """
+    if not wanted and not HOST_NAME.fullmatch(str(name)):
+        raise AnsibleFilterError(
+            f"gateway_name is {name!r}, and must be a host name, as paint.example.com, without scheme and port. {UNTOUCHED}"
+        )
     pools = list(wanted) or [{"name": "paint", "host": name}]
     check_pools(pools)
     hosts = list(dict.fromkeys([*groups.get("gpu_hosts", []), *groups.get("cpu_hosts", [])]))
@@ -228,6 +232,18 @@ def sso_faults(header, addresses):
     return faults
 
 
+def limit_faults(limits, values):
+    """Return which numbers are out of their limits, a sentence each.
+
+    limits: by name, the least and the most. values: of these names, in their order.
+    """
+    return [
+        f"{name} is {value}, which must be from {least} to {most}."
+        for (name, (least, most)), value in zip(limits.items(), values)
+        if not least <= int(value) <= most
+    ]
+
+
 def in_network(interfaces, network):
     """Return interface and address of a host in the network of an address; None where it has none there.
 
@@ -275,6 +291,7 @@ class FilterModule:
             "user_faults": user_faults,
             "network_faults": network_faults,
             "sso_faults": sso_faults,
+            "limit_faults": limit_faults,
             "in_network": in_network,
             "virtual_address_fault": virtual_address_fault,
         }

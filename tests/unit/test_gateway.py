@@ -1,12 +1,16 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The filters of the role gateway."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.iopaint.fleet.plugins.filter.gateway import (
     certificate_faults,
     gateway_pools,
     in_network,
+    limit_faults,
     network_faults,
     sso_faults,
     user_faults,
@@ -187,6 +191,30 @@ def test_a_sign_on_proxy_that_can_not_work_is_named(header, addresses, words):
     faults = sso_faults(header, addresses)
     assert words in " ".join(faults)
     assert len(faults) == bool(words)
+
+
+def test_numbers_out_of_their_limits_are_named():
+    limits = {"gateway_queue": [1, 100], "gateway_hold": [0, 10]}
+    assert limit_faults(limits, [1, "10"]) == []
+    assert limit_faults(limits, [0, "11"]) == [
+        "gateway_queue is 0, which must be from 1 to 100.",
+        "gateway_hold is 11, which must be from 0 to 10.",
+    ]
+
+
+def test_the_role_s_own_numbers_are_within_its_limits():
+    role = Path(__file__).resolve().parents[2] / "roles" / "gateway"
+    defaults, own = (yaml.safe_load((role / name / "main.yml").read_text()) for name in ("defaults", "vars"))
+    limits = own["__gateway_limits"]
+    assert limit_faults(limits, [defaults[name] for name in limits]) == []
+    numbers = {name for name, value in defaults.items() if isinstance(value, int) and "port" not in name}
+    assert numbers == set(limits)
+
+
+@pytest.mark.parametrize("name", ["https://paint.example.com", "paint.example.com:443", "", "a b"])
+def test_a_name_that_is_none_is_refused_by_its_variable(name):
+    with pytest.raises(AnsibleFilterError, match=r"^gateway_name is '.*', and must be a host name"):
+        gateway_pools([], HOSTS, GROUPS, "gw", name)
 
 
 INTERFACES = [

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -147,7 +148,7 @@ class Gateway:
         self.go_on = instance.go_on = threading.Event()
         instance.handle_error = lambda *_args: None  # of a health check that is not read to its end
         threading.Thread(target=instance.serve_forever, daemon=True).start()
-        (self.folder / "tls").mkdir()
+        (self.folder / "tls").mkdir(exist_ok=True)
         shutil.copy(certificate, self.folder / "tls")
         (self.folder / "token.map").write_text(f"iopaint {TOKEN}\n")
         (self.folder / "servers.state").write_text("1\n")
@@ -214,14 +215,24 @@ class Gateway:
             connection.sendall(command.encode() + b"\n")
             return connection.makefile().read()
 
+    def forgotten(self, table, key):
+        """Wait until nothing of a key is under way."""
+        for _attempt in range(100):
+            if "conn_cur=0" in self.runtime(f"show table {table} key {key}"):
+                return
+            time.sleep(0.05)
+        raise AssertionError(self.runtime(f"show table {table}"))
+
     def metrics(self):
         """Return the measures for Prometheus."""
         return self.ask("/metrics", port=self.stats_port, host="localhost")[2]
 
-    def ask(self, path="/", *headers, source=ELSEWHERE, port=None, host=NAME, method="GET"):
+    def ask(self, path="/", *headers, source=ELSEWHERE, port=None, host=NAME, method="GET", certificate=None):
         """Return status, headers and body of the answer; headers are pairs, and one may come twice."""
         if port is None:
             context = insecure()
+            if certificate:
+                context.load_cert_chain(certificate)
             connection = http.client.HTTPSConnection(
                 "127.0.0.1", self.port, timeout=30, source_address=(source, 0), context=context
             )
@@ -424,6 +435,9 @@ def test_no_header_tells_versions(gateway):
     headers = {name.lower() for name in gateway.ask("/", login("alice"))[1]}
     assert not headers & {"server", "x-powered-by"}
     assert "strict-transport-security" in headers
+    refused = {name.lower() for name in gateway.ask()[1]}
+    assert "strict-transport-security" in refused
+    assert "server" not in refused
 
 
 DRAIN = yaml.safe_load((ROLE / "tasks" / "drain.yml").read_text())[-1]
@@ -464,6 +478,27 @@ def test_an_open_page_delays_no_drain_and_is_closed(gateway, busy):
     gateway.wait()
     with page(gateway):
         assert gateway.runtime("show stat").count(",MAINT") == 0
+
+
+def test_a_user_has_so_many_requests_at_once(tmp_path, certificate, users):
+    made = Gateway(tmp_path, gateway_users=users, gateway_connections_per_user=3, gateway_connections_per_address=20)
+    with made.run(certificate), contextlib.ExitStack() as pages:
+        for _each in range(3):
+            pages.enter_context(page(made))
+        assert made.ask("/", login("alice"))[0] == 429
+        assert made.ask("/", login("mallory"))[0] == 200
+        pages.close()
+        made.forgotten("_users", "alice")
+        assert made.ask("/", login("alice"))[0] == 200
+
+
+def test_an_address_has_so_many_connections_at_once(tmp_path, certificate, users):
+    made = Gateway(tmp_path, gateway_users=users, gateway_connections_per_address=2)
+    with made.run(certificate), page(made), page(made):
+        for port in (None, made.redirect_port):
+            with pytest.raises((OSError, http.client.HTTPException)):
+                made.ask("/", login("alice"), port=port)
+        assert made.ask("/", login("alice"), source=TRUSTED)[0] == 200
 
 
 def test_a_computation_is_waited_for_and_ends_well(gateway, busy):
@@ -515,3 +550,77 @@ def test_an_instance_that_is_out_of_service_stays_out_and_comes_back_whole(gatew
     gateway.wait()
     with page(gateway):
         assert gateway.ask("/", login("alice"))[0] == 200
+
+
+@pytest.fixture(scope="module")
+def authority():
+    """An authority of client certificates: its certificate, and what makes one for a name, with its key."""
+    now, keys = datetime.now(timezone.utc), [ec.generate_private_key(ec.SECP256R1()) for _each in range(2)]
+
+    def made(name, issuer, key, by):
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)] if name else [])
+        issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)])
+        begun = x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
+        begun = begun.not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+        begun = begun.add_extension(x509.BasicConstraints(ca=key is by, path_length=None), critical=True)
+        return begun.sign(by, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    own, client = keys
+    private = client.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return made("authority", "authority", own, own), lambda name: made(name, "authority", client, own) + private
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory, certificate, authority):
+    """A gateway that knows its users by their certificates, and asks others for none."""
+    folder = tmp_path_factory.mktemp("certified")
+    (folder / "tls").mkdir()
+    (folder / "tls" / "client-ca.crt").write_bytes(authority[0])
+    made = Gateway(folder, gateway_client_ca="given")
+    with made.run(certificate):
+        yield made
+
+
+@pytest.mark.parametrize("name", ["dave", "Dave O'Hara", "dave\r\nX-Forwarded-Proto: forged", ""])
+def test_a_client_certificate_names_the_user(certified, authority, tmp_path, name):
+    (tmp_path / "client.pem").write_bytes(authority[1](name))
+    path = f"/by-certificate/{len(name)}"
+    told = certified.told(path, certificate=tmp_path / "client.pem")
+    assert [value for key, value in told if key == "x-forwarded-user"] == [quote(name, safe=" ':")] * bool(name)
+    assert [value for key, value in told if key == "x-forwarded-proto"] == ["https"]
+    line = certified.logged(path)
+    assert (line["user"], line["by"]) == (name or "-", "certificate")
+    assert certified.ask()[0] == 403
+
+
+def has_http2():
+    """Return whether there is a curl that speaks it."""
+    return bool(shutil.which("curl")) and b"HTTP2" in subprocess.run(["curl", "-V"], capture_output=True, check=True).stdout
+
+
+@pytest.mark.skipif(not has_http2(), reason="needs curl with HTTP/2")
+def test_the_same_holds_for_http2(gateway):
+    def ask(path, *headers, host=NAME):
+        given = [part for pair in headers for part in ("-H", ": ".join(pair))]
+        asked = ["curl", "-sk", "--http2", "-m", "20", "-w", "\n%{http_code} %{http_version}", "--connect-to"]
+        done = subprocess.run(
+            [*asked, f"::127.0.0.1:{gateway.port}", *given, f"https://{host}{path}"], capture_output=True, text=True, check=True
+        )
+        body, _newline, last = done.stdout.rpartition("\n")
+        status, version = last.split()
+        assert version == "2"
+        return int(status), body
+
+    alice, other = login("alice"), login("alice", "never right")
+    status, body = ask("/two", alice, ("X-IOPaint-Token", "forged"), ("X-Forwarded-For", "forged"), ("X-Remote-User", "forged"))
+    assert status == 200
+    told = json.loads(body)["headers"]
+    assert "forged" not in [value for _name, value in told]
+    assert ["x-forwarded-user", "alice"] in told
+    assert ask("/")[0] == 401
+    assert ask("/", login("mallory"), other)[0] == 400
+    assert ask("/", other)[0] == 401
+    assert ask("/%6detrics", alice)[0] == 404
+    assert ask("/", alice, host="evil.example.com")[0] == 421
+    assert ask("/", alice, host=NAME.upper() + ".")[0] == 200
+    assert ask("/", alice, ("Host", "evil.example.com"))[0] in (400, 421)
