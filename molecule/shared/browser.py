@@ -32,7 +32,8 @@ navigator.clipboard.read().then(([item]) => item.getType('image/png')).then(blob
 def start(chromedriver: str, profile: str, *arguments: str) -> webdriver.Remote:
     """Return a new Chromium, headless, started by the chromedriver at this address with a folder for its profile."""
     options = webdriver.ChromeOptions()
-    options.enable_bidi = True  # to answer the request for a login
+    options.enable_bidi = True  # to answer the browser's dialog for a login,
+    options.page_load_strategy = "none"  # which a page that is waited for would never get to
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     size = ",".join(map(str, SIZE))
     chosen = ("--headless=new", "--no-sandbox", "--no-proxy-server", f"--user-data-dir={profile}", f"--window-size={size}")
@@ -47,16 +48,17 @@ def until(driver, condition, what: str):
 
 
 def status(driver) -> int:
-    """Return the HTTP status of the page that is shown."""
-    return driver.execute_script("return performance.getEntriesByType('navigation')[0].responseStatus")
+    """Return the HTTP status of the page as soon as that has been loaded."""
+    loaded = "const [page] = performance.getEntriesByType('navigation'); return page?.loadEventEnd ? page.responseStatus : 0"
+    return until(driver, lambda page: page.execute_script(loaded), "a page")
 
 
 def log_in(driver, url: str, user: str, password: str) -> None:
     """Open the page and answer the browser's dialog for user and password, once."""
     handler = driver.network.add_auth_handler(user, password)
-    driver.get(url)
+    driver.browsing_context.navigate(context=driver.current_window_handle, url=url, wait="none")
+    until(driver, lambda page: icon(page, "settings"), "its buttons")
     driver.network.remove_auth_handler(handler)  # from now on the browser remembers the login, or the page breaks
-    until(driver, lambda page: page.find_elements(By.CSS_SELECTOR, "input[type=file]") and icon(page, "settings"), "its buttons")
 
 
 def icon(driver, name: str):
