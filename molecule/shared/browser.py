@@ -12,21 +12,13 @@ from PIL import Image, ImageChops
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.file_detector import UselessFileDetector
 from selenium.webdriver.support.ui import WebDriverWait
 
 SIZE = (1280, 900)
 SECONDS = 30  # until the page has to show something
 PHOTO, MASK = 0, 1  # the canvases of the page, from below
 PIXELS = "return document.querySelectorAll('canvas')[arguments[0]].toDataURL('image/png')"
-CLIPBOARD = """
-const done = arguments[arguments.length - 1]
-navigator.clipboard.read().then(([item]) => item.getType('image/png')).then(blob => {
-  const reader = new FileReader()
-  reader.onload = () => done(reader.result)
-  reader.readAsDataURL(blob)
-}).catch(error => done(String(error)))
-"""
 
 
 def start(chromedriver: str, profile: str, *arguments: str) -> webdriver.Remote:
@@ -39,7 +31,9 @@ def start(chromedriver: str, profile: str, *arguments: str) -> webdriver.Remote:
     chosen = ("--headless=new", "--no-sandbox", "--no-proxy-server", f"--user-data-dir={profile}", f"--window-size={size}")
     for argument in (*chosen, *arguments):
         options.add_argument(argument)
-    return webdriver.Remote(chromedriver, options=options)
+    return webdriver.Remote(
+        chromedriver, options=options, file_detector=UselessFileDetector()
+    )  # files lie where the browser runs
 
 
 def until(driver, condition, what: str):
@@ -123,19 +117,15 @@ def says(driver, text: str) -> None:
     until(driver, lambda page: text in page.find_element(By.TAG_NAME, "body").text, f"the text {text!r}")
 
 
+def errors(driver) -> list[str]:
+    """Return the errors of the browser's console since the last time, refused requests among them."""
+    return [line["message"] for line in driver.execute("getLog", {"type": "browser"})["value"] if line["level"] == "SEVERE"]
+
+
 def save(driver) -> None:
-    """Save the picture with the page's button."""
+    """Save the picture with the page's button, which downloads nothing where IOPaint has a folder for outputs."""
     press(driver, "download")
     says(driver, "Save image success")
-
-
-def copied(driver) -> Image.Image:
-    """Copy the picture by the keyboard; return what the clipboard has. Browsers allow that only on https and loopback."""
-    allowed = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
-    driver.execute_cdp_cmd("Browser.grantPermissions", allowed)
-    ActionChains(driver).key_down(Keys.CONTROL).send_keys("c").key_up(Keys.CONTROL).perform()
-    says(driver, "Copy inpainting result to clipboard")
-    return picture(driver.execute_async_script(CLIPBOARD)).convert("RGB")
 
 
 def choose_model(driver, name: str, shot=None) -> None:
