@@ -5,8 +5,8 @@ import importlib
 import inspect
 import json
 import os
-import shutil
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
