@@ -12,33 +12,28 @@ from PIL import Image, ImageChops
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.file_detector import UselessFileDetector
 from selenium.webdriver.support.ui import WebDriverWait
 
 SIZE = (1280, 900)
 SECONDS = 30  # until the page has to show something
 PHOTO, MASK = 0, 1  # the canvases of the page, from below
 PIXELS = "return document.querySelectorAll('canvas')[arguments[0]].toDataURL('image/png')"
-CLIPBOARD = """
-const done = arguments[arguments.length - 1]
-navigator.clipboard.read().then(([item]) => item.getType('image/png')).then(blob => {
-  const reader = new FileReader()
-  reader.onload = () => done(reader.result)
-  reader.readAsDataURL(blob)
-}).catch(error => done(String(error)))
-"""
 
 
 def start(chromedriver: str, profile: str, *arguments: str) -> webdriver.Remote:
     """Return a new Chromium, headless, started by the chromedriver at this address with a folder for its profile."""
     options = webdriver.ChromeOptions()
-    options.enable_bidi = True  # to answer the request for a login
+    options.enable_bidi = True  # to answer the browser's dialog for a login,
+    options.page_load_strategy = "none"  # which a page that is waited for would never get to
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     size = ",".join(map(str, SIZE))
     chosen = ("--headless=new", "--no-sandbox", "--no-proxy-server", f"--user-data-dir={profile}", f"--window-size={size}")
     for argument in (*chosen, *arguments):
         options.add_argument(argument)
-    return webdriver.Remote(chromedriver, options=options)
+    return webdriver.Remote(
+        chromedriver, options=options, file_detector=UselessFileDetector()
+    )  # files lie where the browser runs
 
 
 def until(driver, condition, what: str):
@@ -47,16 +42,17 @@ def until(driver, condition, what: str):
 
 
 def status(driver) -> int:
-    """Return the HTTP status of the page that is shown."""
-    return driver.execute_script("return performance.getEntriesByType('navigation')[0].responseStatus")
+    """Return the HTTP status of the page as soon as that has been loaded."""
+    loaded = "const [page] = performance.getEntriesByType('navigation'); return page?.loadEventEnd ? page.responseStatus : 0"
+    return until(driver, lambda page: page.execute_script(loaded), "a page")
 
 
 def log_in(driver, url: str, user: str, password: str) -> None:
     """Open the page and answer the browser's dialog for user and password, once."""
     handler = driver.network.add_auth_handler(user, password)
-    driver.get(url)
+    driver.browsing_context.navigate(context=driver.current_window_handle, url=url, wait="none")
+    until(driver, lambda page: icon(page, "settings"), "its buttons")
     driver.network.remove_auth_handler(handler)  # from now on the browser remembers the login, or the page breaks
-    until(driver, lambda page: page.find_elements(By.CSS_SELECTOR, "input[type=file]") and icon(page, "settings"), "its buttons")
 
 
 def icon(driver, name: str):
@@ -121,19 +117,15 @@ def says(driver, text: str) -> None:
     until(driver, lambda page: text in page.find_element(By.TAG_NAME, "body").text, f"the text {text!r}")
 
 
+def errors(driver) -> list[str]:
+    """Return the errors of the browser's console since the last time, refused requests among them."""
+    return [line["message"] for line in driver.execute("getLog", {"type": "browser"})["value"] if line["level"] == "SEVERE"]
+
+
 def save(driver) -> None:
-    """Save the picture with the page's button."""
+    """Save the picture with the page's button, which downloads nothing where IOPaint has a folder for outputs."""
     press(driver, "download")
     says(driver, "Save image success")
-
-
-def copied(driver) -> Image.Image:
-    """Copy the picture by the keyboard; return what the clipboard has. Browsers allow that only on https and loopback."""
-    allowed = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
-    driver.execute_cdp_cmd("Browser.grantPermissions", allowed)
-    ActionChains(driver).key_down(Keys.CONTROL).send_keys("c").key_up(Keys.CONTROL).perform()
-    says(driver, "Copy inpainting result to clipboard")
-    return picture(driver.execute_async_script(CLIPBOARD)).convert("RGB")
 
 
 def choose_model(driver, name: str, shot=None) -> None:

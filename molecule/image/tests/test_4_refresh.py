@@ -93,8 +93,3 @@ def test_a_refresh_is_a_release_that_says_what_changed_and_a_second_one_is_none(
     assert without.rc == 0, without.output[-3000:]
     assert [record["id"] for record in records(host)] == [first["id"], second["id"]]
     assert deployed(host) == runs
-
-    back = play("playbooks/rollback.yml")
-    assert back.rc == 0, back.output[-3000:]
-    assert not back.says(change)
-    assert [record["outcome"] for record in records(host)] == ["current", "previous"]
