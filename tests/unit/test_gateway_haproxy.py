@@ -103,7 +103,7 @@ class Instance(BaseHTTPRequestHandler):
         self.send_header("Sec-WebSocket-Accept", b64encode(answer.digest()).decode())
         self.end_headers()
         self.wfile.write(b"open")
-        self.rfile.read()  # until the client or the gateway ends it
+        self.rfile.read(1)  # until the client takes its leave, or the gateway ends it
         self.close_connection = True
 
     def log_message(self, *_args):
@@ -447,15 +447,18 @@ DRAIN = yaml.safe_load((ROLE / "tasks" / "drain.yml").read_text())[-1]
 def page(gateway, path="/ws/socket.io/?transport=websocket"):
     """Open what an open page keeps, and give its stream."""
     raw = socket.create_connection(("127.0.0.1", gateway.port), 5)
-    with contextlib.closing(insecure().wrap_socket(raw)) as connection:
+    with contextlib.ExitStack() as opened:
+        connection = opened.enter_context(contextlib.closing(insecure().wrap_socket(raw)))
         lines = [f"GET {path} HTTP/1.1", f"Host: {NAME}", *(": ".join(pair) for pair in [login("alice"), *UPGRADE]), "", ""]
         connection.sendall("\r\n".join(lines).encode())
-        stream = connection.makefile("rb")
+        stream = opened.enter_context(connection.makefile("rb"))
         assert stream.readline().split()[1] == b"101"
         while stream.readline().strip():
             pass
         assert stream.read(4) == b"open"
         yield stream
+        with contextlib.suppress(OSError):
+            connection.sendall(b"x")  # for the frame that closes a websocket
 
 
 @pytest.fixture(scope="module")
@@ -487,8 +490,9 @@ def test_a_user_has_so_many_requests_at_once(tmp_path, certificate, users):
             pages.enter_context(page(made))
         assert made.ask("/", login("alice"))[0] == 429
         assert made.ask("/", login("mallory"))[0] == 200
-        pages.close()
+        made.runtime("set server paint/gw:cpu state maint")  # which closes them
         made.forgotten("_users", "alice")
+        made.runtime("set server paint/gw:cpu state ready")
         assert made.ask("/", login("alice"))[0] == 200
 
 
