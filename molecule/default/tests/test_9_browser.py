@@ -31,7 +31,7 @@ def docker(*arguments, **options):
 
 def address(name):
     """Return the address of a container on the engine's own network."""
-    return docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", name, text=True).strip()
+    return docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name, text=True).strip()
 
 
 def answers(url):
@@ -179,4 +179,4 @@ def test_the_log_of_the_gateway_names_the_user(host):
     host.check_output("journalctl --sync")
     lines = host.check_output("journalctl -t haproxy -o cat --no-pager").splitlines()
     seen = {(line["path"], line["user"], line["status"]) for line in map(json.loads, filter(lambda text: text[0] == "{", lines))}
-    assert {("/", "", 401), ("/", USER, 200), ("/api/v1/inpaint", USER, 200), ("/api/v1/save_image", USER, 200)} <= seen
+    assert {("/", "-", 401), ("/", USER, 200), ("/api/v1/inpaint", USER, 200), ("/api/v1/save_image", USER, 200)} <= seen
