@@ -17,9 +17,9 @@ export PYTHONDONTWRITEBYTECODE := 1
 export DOCKER_TIMEOUT := 300
 
 # The longest first, as two run at once. By their names: image-gpu takes gigabytes, bundle and registry-build ten minutes each.
-SCENARIO ?= data fleet default registry provision provision-ubuntu gpu site image operations
+SCENARIO ?= gateway data fleet default registry provision provision-ubuntu gpu site image operations
 
-.PHONY: help env demo demo-down lint unit conformance supported scenarios test docs bench bench-fleet constraints
+.PHONY: help env demo demo-down lint unit conformance supported scenarios test docs bench bench-fleet bench-gateway constraints
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
 
@@ -54,7 +54,7 @@ supported: env ## the supported releases of ansible-core: playbooks parse, sanit
 unit: env ## unit tests of plugins and docker/image/entrypoint
 	pytest -q -n auto
 
-demo: env ## IOPaint on a test host on this machine, on http://127.0.0.1:8080
+demo: env ## IOPaint on a test host on this machine, on https://127.0.0.1:8443 with a login
 	@scripts/demo up
 
 demo-down: env ## remove what `make demo` made
@@ -85,6 +85,9 @@ bench: env ## docker/ against the plain design: sizes, times and ratios; BENCH_O
 
 bench-fleet: env ## status, an idle deploy and an idle upgrade at 1 to 20 hosts; BENCH_OPTIONS="--hosts 1 5"
 	scripts/bench-fleet $(BENCH_OPTIONS)
+
+bench-gateway: env ## what a gateway and the guard cost a request; BENCH_OPTIONS="--seconds 2"
+	scripts/bench-gateway $(BENCH_OPTIONS)
 
 constraints: env ## pin requirements/*.txt and docker/constraints anew
 	$(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --no-emit-index-url --custom-compile-command "make constraints" \

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
+import hmac
 import io
 import ipaddress
 import json
@@ -23,12 +25,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from metrics import PATH as METRICS
+from metrics import Metrics, route_of
 from PIL import Image
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 LOOPBACK = ("localhost", "localhost.localdomain", "ip6-localhost")
+ON = ("true", "1", "yes", "on")  # as the entrypoint has it
 READING = ("GET", "HEAD", "OPTIONS")
 COMPUTES = re.compile(r"/api/v1/(inpaint|run_plugin_gen_(mask|image)|adjust_mask|model|switch_plugin_model)")
 SWITCHES = "/api/v1/model"
@@ -37,6 +42,7 @@ SAVES = "/api/v1/save_image"
 READS = re.compile(r"/api/v1/media_(thumbnail_)?file")
 PICTURES = ("image", "mask", "paint_by_example_example_image")  # fields of JSON bodies
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # nothing that starts another program, as EPS does
+GATEWAY = b"x-iopaint-token"  # the header of a gateway's token
 UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]|^[. ]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
 UNENDED = os.EX_TEMPFAIL  # exit status of a process that can't go on; the engine starts it again
 DRAINED = 8  # times the limit of a body
@@ -51,6 +57,8 @@ class Limits:
     queue: requests that wait for the one that computes.
     body_mb: megabytes of a request. megapixels: of each picture, mask or result. outputs_gb: gigabytes of saved pictures.
     minutes: for one computation. unhealthy_minutes: without a healthy answer, until the process ends.
+    token_file: a file with the gateway's tokens, one a line; empty for none. Others are refused, but for the container itself.
+    allow_anonymous: whether they are let in all the same.
     """
 
     allowed_hosts: tuple[str, ...] = ()
@@ -60,13 +68,16 @@ class Limits:
     outputs_gb: int = 20
     minutes: int = 30
     unhealthy_minutes: int = 5
+    token_file: str = ""
+    allow_anonymous: bool = False
 
     @classmethod
     def of(cls, environ):
         """Read the limits from variables, which the entrypoint has checked."""
         given = {name: environ.get(f"IOPAINT_FLEET_{name.upper()}", "") for name in cls.__dataclass_fields__}
         hosts = tuple(name.strip().lower() for name in given.pop("allowed_hosts").split(",") if name.strip())
-        return cls(hosts, **{name: int(value) for name, value in given.items() if value})
+        rest = {"token_file": given.pop("token_file"), "allow_anonymous": given.pop("allow_anonymous").lower() in ON}
+        return cls(hosts, **rest, **{name: int(value) for name, value in given.items() if value})
 
 
 def end(why):
@@ -92,6 +103,22 @@ class RefusedError(Exception):
 async def for_ever():
     """Wait: what a receiving side without a client does."""
     await asyncio.Event().wait()
+
+
+def tokens_of(path):
+    """Return the tokens of a file, which a play may change; none where it can't be read, so that nobody has one."""
+    try:
+        return Path(path).read_bytes().split()
+    except OSError:
+        return []
+
+
+def is_loopback(scope):
+    """Return whether a request comes from the container itself, as that of its health check."""
+    try:
+        return ipaddress.ip_address((scope.get("client") or ("",))[0]).is_loopback
+    except ValueError:
+        return False
 
 
 class Replay:
@@ -219,6 +246,7 @@ class Guard:
     def __init__(self, app, limits, outputs):
         self.app, self.limits, self.outputs = app, limits, Path(outputs)
         self.turn, self.inside = asyncio.Lock(), 0
+        self.metrics = Metrics()
         self.used, self.measured = 0, float("-inf")
 
     async def __call__(self, scope, receive, send):
@@ -226,8 +254,31 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        began, status = time.monotonic(), None
+
+        async def counted(message):
+            nonlocal status
+            status = status or message.get("status")
+            await send(message)
+
         try:
-            self.check_host_and_origin(scope)
+            await self.answered(scope, receive, counted)
+        finally:
+            if status:
+                self.metrics.count(path_of(scope), status, time.monotonic() - began)
+
+    async def answered(self, scope, receive, send):
+        """Answer one request, or hand it on, where it passes the limits."""
+        try:
+            scope, from_gateway = self.without_token(scope)
+            if self.limits.token_file and not (from_gateway or self.limits.allow_anonymous or is_loopback(scope)):
+                raise RefusedError(401, "This instance answers to its gateway only.")
+            self.check_host_and_origin(scope, from_gateway)
+            if path_of(scope) == METRICS:
+                if self.limits.token_file and not (from_gateway or is_loopback(scope)):
+                    raise RefusedError(401, "The measures of this instance are for its gateway.")
+                await (await self.measured_page())(scope, receive, send)
+                return
             await self.guarded(scope, receive, self.without_cors(send))
         except RefusedError as refusal:
             if scope["type"] == "websocket":
@@ -238,11 +289,30 @@ class Guard:
         except asyncio.CancelledError:  # the client has gone
             return
 
-    def check_host_and_origin(self, scope):
-        """Refuse names that this instance doesn't have, and other sites' pages that would change something."""
+    async def measured_page(self):
+        """Return the answer for Prometheus."""
+        await self.healthy()
+        body, kind = self.metrics.page()
+        return Response(body, media_type=kind)
+
+    def without_token(self, scope):
+        """Return a request without its token, and whether it is one of the gateway's."""
+        given = [value for name, value in scope["headers"] if name == GATEWAY]
+        if not given:
+            return scope, False
+        others = [(name, value) for name, value in scope["headers"] if name != GATEWAY]
+        known = tokens_of(self.limits.token_file) if self.limits.token_file else []
+        right = [hmac.compare_digest(given[0], token) for token in known]  # all of them: time tells nothing
+        return {**scope, "headers": others}, len(given) == 1 and any(right)
+
+    def check_host_and_origin(self, scope, from_gateway):
+        """Refuse names that this instance doesn't have, and other sites' pages that would change something.
+
+        A gateway judges names itself.
+        """
         headers = Headers(scope=scope)
         host, port = host_and_port(headers.get("host", ""))
-        if not self.is_own(host):
+        if not from_gateway and not self.is_own(host):
             raise RefusedError(
                 421,
                 f"This instance does not serve the host name '{host[:100]}'. "
@@ -358,14 +428,20 @@ class Guard:
         """Let a request compute once it is its turn; a client that goes while it waits loses its place."""
         self.check_queue()
         self.inside += 1
-        mine = asyncio.ensure_future(self.turn.acquire())
+        self.metrics.queue.inc()
+        began, mine = time.monotonic(), asyncio.ensure_future(self.turn.acquire())
         try:
-            await asyncio.wait({mine, replay.leaving()}, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                await asyncio.wait({mine, replay.leaving()}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self.metrics.queue.dec()
+                self.metrics.waited.observe(time.monotonic() - began)
             if not mine.done():
                 mine.cancel()
                 return
             try:
-                await self.compute_now(scope, replay, send, fields)
+                with self.metrics.computed.labels(route_of(path_of(scope)), self.metrics.name).time():
+                    await self.compute_now(scope, replay, send, fields)
             finally:
                 self.turn.release()
         finally:
@@ -406,8 +482,12 @@ class Guard:
         return status, b"".join(body)
 
     async def healthy(self):
-        """Return whether IOPaint has a model."""
-        return (await self.asked(SWITCHES))[0] == 200
+        """Return whether IOPaint has a model, and note which."""
+        status, body = await self.asked(SWITCHES)
+        if status == 200:
+            with contextlib.suppress(ValueError, AttributeError):
+                self.metrics.loaded(json.loads(body).get("name"))
+        return status == 200
 
     async def check_model(self, fields):
         """Refuse a model that is not there: IOPaint would give up the one it has."""
@@ -436,4 +516,6 @@ def guard(app, environ, outputs, port):
     limits = Limits.of(environ)
     if limits.unhealthy_minutes:
         threading.Thread(target=watch, args=(port, limits.unhealthy_minutes), daemon=True).start()
-    return Guard(app, limits, outputs)
+    guarded = Guard(app, limits, outputs)
+    guarded.metrics.loaded(environ.get("IOPAINT_MODEL"))  # until it is asked
+    return guarded

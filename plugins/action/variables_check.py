@@ -5,17 +5,14 @@ from __future__ import annotations
 
 import datetime
 import difflib
-from functools import cache
-from pathlib import Path
 
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.parameters import DEFAULT_TYPE_VALIDATORS
-from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import masked
 from ansible_collections.iopaint.fleet.plugins.module_utils.text import is_one_line
+from ansible_collections.iopaint.fleet.plugins.plugin_utils.specification import role_names, specification
 
-ROLES = Path(__file__).resolve().parents[2] / "roles"
 CLOSE = 0.88  # difflib's ratio from which an unknown name counts as a misspelt one
 KINDS = {
     "str": "text",
@@ -57,13 +54,6 @@ REPLACED = {  # by what; a setting that no longer counts must not be passed over
     "iopaint_backup_rsync_options": "iopaint_backup_restic_options",
     "iopaint_restore_from": "iopaint_restore_snapshot",
 }
-
-
-@cache
-def specification(role: str) -> dict:
-    """Return the options of a role's entry point main, by name."""
-    path = ROLES / role / "meta" / "argument_specs.yml"
-    return yaml_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
 
 
 def misread(name: str, value: object, option: dict) -> str:
@@ -173,7 +163,7 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         """Return the problems; failed where there is one."""
         result = super().run(tmp, task_vars)
-        every_role = sorted(path.name for path in ROLES.iterdir() if path.is_dir())
+        every_role = role_names()
         roles = {"type": "list", "elements": "str", "choices": every_role, "required": True}
         _result, arguments = self.validate_argument_spec({"roles": roles})
         found, known = [], {}

@@ -29,8 +29,9 @@ INDEXED = ("stable_diffusion/", "stable_diffusion_xl/")
 CHECKPOINTS = "torch/hub/checkpoints"  # which IOPaint makes where it is missing, whatever its model is
 OPTION = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 SCALARS = (str, int, float, bool)
-KINDS = {"options": dict, "model_urls": dict, "guard": dict, "devices": list}
+KINDS = {"options": dict, "model_urls": dict, "guard": dict, "devices": list, "labels": list}
 WORDS = {dict: "a dictionary", list: "a list", SCALARS: "a single value"}
+SECRETS = "/run/iopaint-fleet"  # in a container; the folder with the gateway's token
 MODEL_MIRROR = re.compile(r"[A-Z][A-Z0-9_]*_MODEL_(URL|MD5)")
 
 
@@ -84,6 +85,26 @@ def guard(limits, where):
         f"IOPAINT_FLEET_{name.upper()}": ",".join(value) if name == "allowed_hosts" else text(value)
         for name, value in given.items()
     }
+
+
+def token_variables(address, defaults, where):
+    """Return the variables by which an instance asks for the gateway's token.
+
+    defaults: token (whether the host has one; None where that is not judged) and allow_anonymous. Raise AnsibleFilterError where
+    an instance would answer the network without a login.
+    """
+    exposed = not ipaddress.ip_address(address).is_loopback
+    anonymous = bool(defaults.get("allow_anonymous"))
+    if defaults.get("token"):
+        file = {"IOPAINT_FLEET_TOKEN_FILE": f"{SECRETS}/token"}
+        return file if exposed and not anonymous else {**file, "IOPAINT_FLEET_ALLOW_ANONYMOUS": "true"}
+    if defaults.get("token") is False and exposed and not anonymous:
+        raise AnsibleFilterError(
+            f"{where}: whoever reaches {address} (bind_address or iopaint_bind_address) could use the instance, as it has no "
+            "login. Put a gateway before it (group gateways of the inventory), set iopaint_gateway_token for one of your own, or "
+            "set iopaint_allow_anonymous: true. Nothing was changed."
+        )
+    return {}
 
 
 def writes_models(instance, environment, models):
@@ -150,10 +171,12 @@ def complete(entry, where, defaults, models):
         "models_writable": writes_models(instance, environment, models) if writable is None else writable,
         "url": f"http://{reached_at(address)}:{port}",
         "published": {"address": address, "port": port, "project": f"iopaint-{name}"},
+        "token": bool(defaults.get("token")),
         "environment": {
             "IOPAINT_MODEL": instance["model"],
             **mirrors(instance, defaults, where),
             **guard(instance.get("guard"), where),
+            **token_variables(instance["bind_address"], defaults, where),
             **environment,
         },
     }
@@ -210,11 +233,17 @@ def to_dotenv(values):
     return "\n".join(lines) + "\n"
 
 
+def token_override(instance, folder):
+    """Return the text of a compose file that mounts the folder with the gateway's token."""
+    return f"services:\n  iopaint-{instance['variant']}:\n    volumes:\n      - {folder}:{SECRETS}:ro\n"
+
+
 def instance_releases(wanted, layout, common):
     """Return what each completed instance wants to run as the module release takes it.
 
-    layout: data (where outputs lie), compose and unprivileged (the texts of the compose file and of its override) and gpu_mode
-    (how the engine hands out GPUs, cdi or legacy). common: settings of the compose file that all instances share.
+    layout: data (where outputs lie), compose and unprivileged (the texts of the compose file and of its override), gpu_mode
+    (how the engine hands out GPUs, cdi or legacy) and token_dir (the folder with the gateway's token). common: settings of the
+    compose file that all instances share.
     """
     done = []
     for instance in wanted:
@@ -227,7 +256,9 @@ def instance_releases(wanted, layout, common):
             "MODELS_ACCESS": "rw" if instance["models_writable"] else "ro",
             "MEMORY": instance["memory"],
             # So that an operator's own `docker compose` there means the same.
-            "COMPOSE_FILE": ":".join(["compose.yaml", "unprivileged.yaml"] + ["devices.yaml"] * (variant == "GPU")),
+            "COMPOSE_FILE": ":".join(
+                ["compose.yaml", "unprivileged.yaml"] + ["devices.yaml"] * (variant == "GPU") + ["token.yaml"] * instance["token"]
+            ),
             **common,
         }
         files = [
@@ -239,6 +270,8 @@ def instance_releases(wanted, layout, common):
         if instance["variant"] == "gpu":
             override = devices.compose_override(instance, layout["gpu_mode"])
             files.append({"name": "devices.yaml", "content": override, "mode": "0644"})
+        if instance["token"]:
+            files.append({"name": "token.yaml", "content": token_override(instance, layout["token_dir"]), "mode": "0644"})
         release = {key: instance[key] for key in ("name", "variant", "image", "url", "environment", "cpu_allowed", "memory")}
         release.update(
             ref=instance.get("ref"),

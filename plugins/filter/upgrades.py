@@ -75,9 +75,9 @@ def upgrade_batches(hostvars):
     return next((plan["batches"] for plan in plans if plan), [1])
 
 
-def upgrade_failures(hosts):
-    """Return how many hosts have failed so far."""
-    return sum((host.get("iopaint_upgraded") or {}).get("outcome") in FAILURES for host in hosts)
+def upgrade_failures(hosts, fact="iopaint_upgraded"):
+    """Return how many hosts have failed so far, by the fact with their outcome."""
+    return sum((host.get(fact) or {}).get("outcome") in FAILURES for host in hosts)
 
 
 class FilterModule:

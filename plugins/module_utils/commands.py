@@ -12,10 +12,10 @@ MOST = 16 * 2**20  # bytes of each of the two outputs
 PIECE = 2**16
 
 
-def run(command: list, timeout: float, environment: dict | None = None) -> tuple:
+def run(command: list, timeout: float, environment: dict | None = None, enough: int | None = None) -> tuple:
     """Exit status, stdout and stderr of a command. Never waits for longer than the timeout, nor reads more than MOST bytes.
 
-    environment: further variables.
+    environment: further variables. enough: bytes of stdout after which the command is killed; that is no fault of it.
     """
     try:
         process = subprocess.Popen(  # pylint: disable=ansible-bad-function # run_command knows no timeout
@@ -37,6 +37,10 @@ def run(command: list, timeout: float, environment: dict | None = None) -> tuple
                     selector.unregister(key.fileobj)
                 elif len(said[key.fileobj]) > MOST:
                     reason = f"said more than {MOST} bytes"
+            if enough is not None and len(said[process.stdout]) >= enough:
+                process.kill()
+                process.wait()
+                return 0, said[process.stdout][:enough].decode(errors="replace"), ""
             if selector.get_map() and time.monotonic() >= ends:
                 reason = reason or f"did not answer within {timeout} s"
     try:

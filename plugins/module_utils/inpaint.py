@@ -45,6 +45,14 @@ ADVICE = {
 }
 
 
+def gateway_headers(path: str | None) -> dict:
+    """Return the header with the gateway's token out of a file; none where there is no such file."""
+    try:
+        return {"X-IOPaint-Token": foreign.read_text(path).split()[0]} if path else {}
+    except (FileNotFoundError, IndexError):
+        return {}
+
+
 class CheckError(Exception):
     """What failed and what to look at next; facts are results known despite the failure."""
 

@@ -22,7 +22,8 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_fo
 
 SCHEMA = 1
 RECORD = "release.json"
-OVERRIDES = ("unprivileged.yaml", "devices.yaml")  # compose files that a release may have after compose.yaml, in their order
+# Compose files that a release may have after compose.yaml, in their order.
+OVERRIDES = ("unprivileged.yaml", "devices.yaml", "token.yaml")
 PREPARED, CURRENT, PREVIOUS, FAILED, SUPERSEDED = "prepared", "current", "previous", "failed", "superseded"
 TEXT = (str, type(None))
 WORDS = ("time", "operator", "controller", "reason", "image", "image_id", "asked", "digest", "ref", "revision")
@@ -30,7 +31,7 @@ KINDS = {  # types of a record's values
     **dict.fromkeys(("id", "outcome"), str),
     **dict.fromkeys((*WORDS, "variant", "project", "url", "started", "replaces", "rolled_back_from", "memory"), TEXT),
     **dict.fromkeys(("environment", "proof"), (dict, type(None))),
-    "devices": (list, type(None)),
+    **dict.fromkeys(("devices", "packages"), (list, type(None))),
     "started_uptime": (int, float, type(None)),
 }
 OUTCOMES = (PREPARED, CURRENT, PREVIOUS, FAILED, SUPERSEDED)
@@ -263,6 +264,7 @@ class Releases:
             "settings": from_dotenv(read(settings)) if os.path.isfile(settings) else {},
             "unhealthy": False,
             "devices": record.get("devices") or [],
+            "packages": [] if record.get("rolled_back_from") else record.get("packages") or [],
             "cpu_allowed": bool(record.get("cpu_allowed")),
             **{key: record.get(key) for key in keys},
         }

@@ -92,6 +92,10 @@ options:
   token:
     description: Bearer token for a gateway.
     type: str
+  gateway_token_file:
+    description:
+      - File on the managed host with the token that an instance asks its gateway for. Nothing is sent where it is missing.
+    type: path
   validate_certs:
     description: Whether the certificate of an V(https) address has to be valid.
     type: bool
@@ -262,6 +266,7 @@ class Service:
         self.timeout = params["timeout"]
         headers = {"Content-Type": "application/json"}
         headers.update((name, str(value)) for name, value in params["headers"].items())
+        headers.update(inpaint.gateway_headers(params["gateway_token_file"]))
         if params["token"]:
             headers["Authorization"] = f"Bearer {params['token']}"
         self.session = urls.Request(
@@ -399,6 +404,7 @@ def main() -> None:
             "url_username": {"type": "str"},
             "url_password": {"type": "str", "no_log": True},
             "token": {"type": "str", "no_log": True},
+            "gateway_token_file": {"type": "path", "no_log": False},
             "validate_certs": {"type": "bool", "default": True},
             "ca_path": {"type": "path"},
             "use_proxy": {"type": "bool", "default": False},

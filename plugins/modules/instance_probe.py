@@ -20,6 +20,10 @@ options:
     description: Seconds until the response must be complete.
     type: int
     default: 10
+  gateway_token_file:
+    description:
+      - File on the managed host with the token that an instance asks its gateway for. Nothing is sent where it is missing.
+    type: path
 attributes:
   check_mode:
     support: full
@@ -62,11 +66,18 @@ PATH = "/api/v1/model"
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={"url": {"type": "str", "required": True}, "timeout": {"type": "int", "default": 10}},
+        argument_spec={
+            "url": {"type": "str", "required": True},
+            "timeout": {"type": "int", "default": 10},
+            "gateway_token_file": {"type": "path", "no_log": False},
+        },
         supports_check_mode=True,
     )
     url, timeout = module.params["url"].rstrip("/") + PATH, module.params["timeout"]
-    session = urls.Request(use_proxy=False, timeout=timeout, follow_redirects="none", use_netrc=False, http_agent="iopaint.fleet")
+    headers = inpaint.gateway_headers(module.params["gateway_token_file"])
+    session = urls.Request(
+        headers=headers, use_proxy=False, timeout=timeout, follow_redirects="none", use_netrc=False, http_agent="iopaint.fleet"
+    )
     try:
         status, _reason, _headers, body = foreign.ask(session, "GET", url, seconds=timeout, limit=inpaint.MODEL_LIMIT)
     except (OSError, ValueError, http.client.HTTPException, urls.ConnectionError) as error:

@@ -7,8 +7,8 @@ module: status_report
 short_description: Write the status of every host of a play as a table, a JSON file and an HTML page
 version_added: 1.0.0
 description:
-  - Reads the variable C(iopaint_status) of every host of the play, which is what iopaint.fleet.instance_status returned, and runs
-    on the control node alone.
+  - Reads the variable C(iopaint_status) of each host, which is what iopaint.fleet.instance_status returned, and C(gateway_status)
+    of each gateway, which is what iopaint.fleet.gateway_status returned. Runs on the control node alone.
   - What is broken or unreachable comes first.
 options:
   dir:
@@ -22,6 +22,15 @@ options:
     description: Gigabytes that ought to be free on each disk.
     type: float
     default: 0
+  hosts:
+    description: Hosts with instances. By default every host of the play.
+    type: list
+    elements: str
+  gateways:
+    description: Hosts with a gateway. A host may be in both lists.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment: iopaint.fleet.names
 attributes:
   check_mode:
@@ -50,7 +59,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 table:
-  description: The table, and one sentence that sums it up.
+  description: A table of the instances, one of the gateways if there are any, and what sums them up.
   type: str
   returned: always
 written:

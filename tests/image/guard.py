@@ -130,6 +130,15 @@ def pictures_stay_in_their_folders():
     assert save("#1.png") == save(";x") == save("写真.png") == 200
 
 
+def what_is_measured_is_there_for_prometheus():
+    status, headers, body = ask("GET", "/metrics")
+    assert (status, headers["content-type"].partition(";")[0]) == (200, "text/plain"), (status, headers)
+    lines = body.decode().splitlines()
+    assert 'iopaint_model_loaded{model="cv2"} 1.0' in lines, lines
+    assert any(line.startswith('iopaint_computation_seconds_count{model="cv2",route="/api/v1/inpaint"}') for line in lines), lines
+    assert any(line.startswith('iopaint_requests_total{route="page",status="421"}') for line in lines), lines
+
+
 def a_model_that_is_not_there_costs_nothing():
     assert ask("POST", "/api/v1/model", post(name="nope"), **JSON)[0] == 422
     assert json.loads(ask("GET", "/api/v1/model")[2])["name"] == "cv2"
@@ -142,6 +151,7 @@ ATTACKS = (
     two_hundred_at_once_get_what_one_alone_gets,
     what_is_too_large_is_not_decoded,
     pictures_stay_in_their_folders,
+    what_is_measured_is_there_for_prometheus,
     a_model_that_is_not_there_costs_nothing,
 )
 

@@ -23,6 +23,14 @@ def test_much_on_both_outputs_at_once_is_read(monkeypatch):
     assert (rc, len(out), len(err)) == (0, 50 * 9999, 50 * 9999)
 
 
+def test_a_command_that_has_said_enough_is_ended():
+    start = time.monotonic()
+    script = "import sys\nwhile True: sys.stdout.write('x' * 1000)"
+    assert commands.run(python(script), 60, enough=12345) == (0, "x" * 12345, "")
+    assert commands.run(python("print('short')"), 60, enough=12345) == (0, "short\n", "")
+    assert time.monotonic() - start < 30
+
+
 @pytest.mark.parametrize(
     "script",
     [

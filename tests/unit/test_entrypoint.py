@@ -644,6 +644,12 @@ def test_a_folder_that_nothing_is_mounted_on(launch, tmp_path):
     assert "; mount a folder there that user" in done.err
 
 
+def test_a_token_that_can_t_be_read_is_said_before_the_start(launch, tmp_path):
+    done = launch(IOPAINT_FLEET_TOKEN_FILE=str(tmp_path / "nowhere"))
+    assert done.returncode == 77
+    assert f"IOPAINT_FLEET_TOKEN_FILE: {tmp_path}/nowhere can't be read by user" in done.err
+
+
 def test_folders_that_no_option_names_are_not_judged(launch, source, locked):
     cli = source / "iopaint/cli.py"
     cli.write_text(re.sub(".*output_dir.*\n", "", cli.read_text()))

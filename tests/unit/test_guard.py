@@ -15,6 +15,8 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+sys.path.insert(0, str(ROOT / "docker/image"))  # where guard.py finds metrics.py
+
 
 def load():
     spec = importlib.util.spec_from_file_location("guard", ROOT / "docker/image/guard.py")
@@ -38,6 +40,7 @@ class App:
         if scope["type"] == "http":
             body = (await receive()).get("body", b"")
         self.asked.append((scope["path"], body))
+        self.headers = scope["headers"]
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         await asyncio.sleep(self.seconds)
@@ -55,7 +58,7 @@ class App:
 class Client:
     """One request to the guard; status, headers and body are the answer's."""
 
-    def __init__(self, app, method, path, body=b"", query=b"", kind="http", **headers):
+    def __init__(self, app, method, path, body=b"", query=b"", kind="http", client=None, more=(), **headers):
         self.status, self.headers, self.body, self.gone = None, {}, b"", asyncio.Event()
         given = {
             "host": "127.0.0.1:8080",
@@ -63,7 +66,8 @@ class Client:
             **{k.replace("_", "-"): v for k, v in headers.items()},
         }
         encoded = [(name.encode(), value.encode("latin-1")) for name, value in given.items() if value is not None]
-        self.scope = {"type": kind, "method": method, "path": path, "query_string": query, "headers": encoded}
+        self.scope = {"type": kind, "method": method, "path": path, "query_string": query, "headers": [*encoded, *more]}
+        self.scope["client"] = client
         self.messages = [
             {"type": "http.request", "body": body[:10], "more_body": True},
             {"type": "http.request", "body": body[10:]},
@@ -139,10 +143,14 @@ def test_the_limits_come_from_variables():
         "IOPAINT_FLEET_ALLOWED_HOSTS": "Paint.example.com, b.example.com",
         "IOPAINT_FLEET_QUEUE": "0",
         "IOPAINT_FLEET_MINUTES": "",
+        "IOPAINT_FLEET_TOKEN_FILE": "/run/token",
+        "IOPAINT_FLEET_ALLOW_ANONYMOUS": "Yes",
     }
     limits = guard.Limits.of(given)
     assert (limits.allowed_hosts, limits.queue) == (("paint.example.com", "b.example.com"), 0)
     assert limits.minutes == guard.Limits().minutes
+    assert (limits.token_file, limits.allow_anonymous) == ("/run/token", True)
+    assert guard.Limits.of({"IOPAINT_FLEET_ALLOW_ANONYMOUS": "false"}).allow_anonymous is False
 
 
 @pytest.mark.parametrize(
@@ -166,6 +174,53 @@ def test_other_names_are_not(ask, app, host, method):
 
 def test_a_star_allows_every_name(ask):
     assert ask("GET", "/", limits={"allowed_hosts": ("*",)}, host="any.example.com").status == 200
+
+
+@pytest.fixture
+def token(tmp_path):
+    """The limits of an instance that asks for the gateway's token, of which a play may keep an older one."""
+    (tmp_path / "token").write_text("right-one\nolder-one\n")
+    return {"token_file": str(tmp_path / "token")}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("given", [{}, {"x_iopaint_token": "right-on"}, {"x_iopaint_token": ""}, {"x_iopaint_token": "r\xe9"}])
+def test_who_lacks_the_gateway_s_token_is_refused(ask, app, token, method, given):
+    for client in (("192.0.2.7", 1), ("172.17.0.1", 1), None, ("unix", None)):
+        assert ask(method, "/api/v1/model", limits=token, client=client, **given).status == 401
+    assert app.asked == []
+
+
+@pytest.mark.parametrize("right", ["right-one", "older-one"])
+def test_the_gateway_s_token_is_let_in_under_any_name_and_goes_no_further(ask, app, token, right):
+    assert ask("GET", "/", limits=token, host="paint.example.com", x_iopaint_token=right).status == 200
+    assert not any(b"token" in name for name, _value in app.headers)
+    assert (
+        ask("POST", "/x", limits=token, host="a.example.com", origin="https://b.example.com", x_iopaint_token=right).status == 403
+    )
+
+
+def test_two_tokens_are_none(ask, token):
+    headers = [(b"x-iopaint-token", b"wrong"), (b"x-iopaint-token", b"right-one")]
+    assert ask("GET", "/", limits=token, more=headers).status == 401
+
+
+def test_a_token_that_can_t_be_read_lets_nobody_in(ask, tmp_path):
+    assert ask("GET", "/", limits={"token_file": str(tmp_path / "nowhere")}, x_iopaint_token="").status == 401
+
+
+@pytest.mark.parametrize("client", [("127.0.0.1", 1), ("::1", 1)])
+def test_the_container_s_own_health_check_needs_no_token(ask, token, client):
+    assert ask("GET", "/api/v1/model", limits=token, client=client).status == 200
+
+
+def test_everybody_may_be_let_in(ask, token):
+    assert ask("GET", "/", limits={**token, "allow_anonymous": True}).status == 200
+    assert ask("GET", "/", limits={**token, "allow_anonymous": True}, host="evil.example.com").status == 421
+
+
+def test_no_websocket_without_the_token(ask, token):
+    assert ask("GET", "/ws", limits=token, kind="websocket").status == 1008
 
 
 SITE = {"allowed_hosts": ("paint.example.com",)}
@@ -499,3 +554,96 @@ def test_what_is_unhealthy_for_good_ends(watched, capsys):
 
 def test_a_start_takes_its_time_and_one_bad_answer_ends_nothing(watched):
     assert watched(*[500] * 20, 200, 500, 200, 503, 200, 500) == [500]
+
+
+# ---- what is measured ------------------------------------------------------------------------------------------------
+
+
+def measures(app, **more):
+    """The page for Prometheus, by name with labels."""
+
+    async def ask():
+        client = Client(app, "GET", "/metrics", **more)
+        await client.done
+        return client
+
+    client = asyncio.run(ask())
+    lines = [line for line in client.body.decode().splitlines() if line and not line.startswith("#")]
+    return client, {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if client.status == 200}
+
+
+def test_requests_and_computations_are_counted(tmp_path):
+    app = guard.Guard(App(), guard.Limits(), tmp_path)
+
+    async def ask():
+        for method, path in (("GET", "/api/v1/model"), ("GET", "/x?1"), ("GET", "/assets/y.js"), ("POST", "/api/v1/inpaint")):
+            await Client(app, method, path, b"{}" if method == "POST" else b"").done
+        await Client(app, "GET", "/", host="evil.example.com").done
+
+    asyncio.run(ask())
+    client, found = measures(app)
+    assert client.headers["content-type"].startswith("text/plain")
+    assert found['iopaint_requests_total{route="/api/v1/model",status="200"}'] == 1
+    assert found['iopaint_requests_total{route="page",status="200"}'] == 2
+    assert found['iopaint_requests_total{route="page",status="421"}'] == 1
+    assert found['iopaint_request_seconds_count{route="/api/v1/inpaint"}'] == 1
+    assert found["iopaint_queue_seconds_count"] == 1
+    assert found["iopaint_queue_length"] == 0
+    assert [value for name, value in found.items() if name.startswith("iopaint_computation_seconds_count")] == [1]
+
+
+def test_the_line_is_measured_while_it_is_there(tmp_path):
+    stand_in = App()
+    stand_in.seconds = 0.3
+    app = guard.Guard(stand_in, guard.Limits(), tmp_path)
+
+    async def ask():
+        waiting = [asyncio.ensure_future(Client(app, "POST", "/api/v1/inpaint", b"{}").done) for _number in range(3)]
+        await asyncio.sleep(0.15)
+        length = app.metrics.queue._value.get()
+        await asyncio.gather(*waiting)
+        return length
+
+    assert asyncio.run(ask()) == 2
+
+
+def test_the_model_that_is_loaded_is_named_once(tmp_path):
+    class Named(App):
+        names = iter(["lama", "cv2"])
+
+        async def __call__(self, scope, receive, send):
+            if scope["path"] != "/api/v1/model":
+                return await super().__call__(scope, receive, send)
+            body = json.dumps({"name": next(self.names)}).encode()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            return await send({"type": "http.response.body", "body": body})
+
+    app = guard.Guard(Named(), guard.Limits(), tmp_path)
+    assert measures(app)[1]['iopaint_model_loaded{model="lama"}'] == 1
+    found = measures(app)[1]
+    assert [name for name in found if name.startswith("iopaint_model_loaded")] == ['iopaint_model_loaded{model="cv2"}']
+
+
+def test_foreign_paths_make_no_series_of_their_own(tmp_path):
+    app = guard.Guard(App(), guard.Limits(), tmp_path)
+
+    async def ask():
+        for number in range(50):
+            await Client(app, "GET", f"/api/v1/{number}").done
+            await Client(app, "GET", f"/{number}").done
+
+    asyncio.run(ask())
+    routes = {name for name in measures(app)[1] if name.startswith("iopaint_requests_total")}
+    assert routes == {'iopaint_requests_total{route="other",status="200"}', 'iopaint_requests_total{route="page",status="200"}'}
+
+
+@pytest.mark.parametrize(
+    ("client", "header", "status"),
+    [(("192.0.2.1", 1), "", 401), (("192.0.2.1", 1), "right", 200), (("127.0.0.1", 1), "", 200)],
+)
+def test_measures_are_for_loopback_and_the_gateway(tmp_path, client, header, status):
+    (tmp_path / "token").write_text("right\n")
+    limits = guard.Limits(token_file=str(tmp_path / "token"), allow_anonymous=True)
+    more = [(guard.GATEWAY, header.encode())] if header else []
+    answer, _found = measures(guard.Guard(App(), limits, tmp_path), client=client, more=more)
+    assert answer.status == status

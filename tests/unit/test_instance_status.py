@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible_collections.iopaint.fleet.plugins.action import instance_status as action
 from ansible_collections.iopaint.fleet.plugins.modules import instance_status
 
@@ -260,7 +260,7 @@ def ask(monkeypatch):
     ("answer", "state", "reason"),
     [
         (AnsibleConnectionFailure("Failed to connect to the host via ssh: ssh: x\nport 22"), "unreachable", "ssh: x port 22"),
-        (action.AnsibleError("Missing sudo password"), "failed", "Missing sudo password"),
+        (AnsibleError("Missing sudo password"), "failed", "Missing sudo password"),
         ({"failed": True, "msg": "MODULE FAILURE", "module_stderr": "python3: not found"}, "failed", "python3: not found"),
         ({"unreachable": True, "msg": "timed out"}, "unreachable", "timed out"),
     ],

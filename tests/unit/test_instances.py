@@ -28,6 +28,13 @@ def entry(**keys):
     return {"name": "a", "port": 8080, **keys}
 
 
+def to_release(instance):
+    """Return what compose gets of a completed instance: its files by name."""
+    layout = {"data": "/data", "compose": "", "unprivileged": "", "gpu_mode": "cdi", "token_dir": "/opt/x/.gateway"}
+    (done,) = FILTERS["instance_releases"]([instance], layout, {})
+    return {file["name"]: file["content"] for file in done["files"]}
+
+
 # ---- instances -------------------------------------------------------------------------------------------------------
 
 
@@ -42,6 +49,7 @@ def test_an_entry_is_completed():
             "models_writable": False,
             "url": "http://127.0.0.1:8080",
             "published": {"address": "127.0.0.1", "port": 8080, "project": "iopaint-a"},
+            "token": False,
             "environment": {"IOPAINT_MODEL": "lama"},
             "image": "iopaint:cpu-latest",
             "own_image": False,
@@ -478,3 +486,40 @@ def test_mirrors_of_models_are_the_role_s_and_the_instance_s_own():
 def test_a_name_that_is_no_model_s_is_refused():
     with pytest.raises(AnsibleFilterError, match=r"model_urls \(iopaint_model_urls\) has lama; names are IOPaint's own"):
         instances(entry(model_urls={"lama": "http://a/lama.pt"}))
+
+
+# ---- the gateway's token ---------------------------------------------------------------------------------------------
+
+FILE = {"IOPAINT_FLEET_TOKEN_FILE": "/run/iopaint-fleet/token"}
+LET_IN = {**FILE, "IOPAINT_FLEET_ALLOW_ANONYMOUS": "true"}
+
+
+@pytest.mark.parametrize(
+    ("address", "defaults", "variables"),
+    [
+        ("0.0.0.0", {"token": True}, FILE),
+        ("192.0.2.1", {"token": True, "allow_anonymous": False}, FILE),
+        ("::", {"token": True, "allow_anonymous": True}, LET_IN),
+        ("127.0.0.1", {"token": True}, LET_IN),
+        ("::1", {"token": False}, {}),
+        ("0.0.0.0", {"token": False, "allow_anonymous": True}, {}),
+    ],
+)
+def test_who_is_reached_from_the_network_asks_for_the_token(address, defaults, variables):
+    (one,) = instances(entry(bind_address=address), **defaults)
+    assert {name: value for name, value in one["environment"].items() if name.startswith("IOPAINT_FLEET")} == variables
+
+
+def test_an_instance_that_would_answer_everybody_is_refused():
+    with pytest.raises(
+        AnsibleFilterError, match=r"iopaint_instances\[0\]: whoever reaches 0.0.0.0 .* iopaint_allow_anonymous: true"
+    ):
+        instances(entry(bind_address="0.0.0.0"), token=False)
+
+
+def test_the_token_is_mounted_and_in_no_file_of_a_release():
+    with_token, without = (to_release(instances(entry(), token=token)[0]) for token in (True, False))
+    assert with_token["token.yaml"].splitlines()[-1].strip() == "- /opt/x/.gateway:/run/iopaint-fleet:ro"
+    assert "COMPOSE_FILE='compose.yaml:unprivileged.yaml:token.yaml'" in with_token[".env"]
+    assert "token.yaml" not in without
+    assert "token" not in without[".env"]

@@ -2,6 +2,7 @@
 """The playbooks: whatever changes a host holds its lock."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = [f"ansible.builtin.{how}_role" for how in ("include", "import")]
 COMMON = "iopaint.fleet.iopaint_common"
-LOOKS = ("check", "iopaint.fleet.iopaint_status")  # an entry point and a role that change nothing
+LOOKS = ("check", "detect", "status", "iopaint.fleet.iopaint_status")  # entry points and a role that change nothing
 
 
 def entries(tasks, key=None):
@@ -54,7 +55,30 @@ def test_a_play_that_changes_hosts_holds_their_lock(play):
 
 def test_the_lock_is_looked_for():
     names = [play.id for play in plays()]
-    assert {"provision: Provide Docker", "build: Build", "bundle: Bundle", "registry: Provide the registry"} <= set(names)
+    once = ["bundle: Bundle", "registry: Provide the registry", "gateway: Provide the gateway", "maintain: Maintain"]
+    assert {"provision: Provide Docker", "build: Build", *once} <= set(names)
+
+
+LOST = """
+- hosts: all
+  gather_facts: false
+  ignore_unreachable: true
+  tasks:
+    - ansible.builtin.include_role: {name: iopaint.fleet.iopaint_common, tasks_from: lock}
+    - ansible.builtin.debug: {msg: went on without a lock}
+"""
+
+
+def test_a_roll_has_no_lock_on_a_host_that_does_not_answer(tmp_path):
+    """It ignores such hosts, so that their turn has to end by itself."""
+    (tmp_path / "play.yml").write_text(LOST)
+    host = "lost ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=1\n"
+    (tmp_path / "hosts").write_text(host)
+    command = ["ansible-playbook", "-i", tmp_path / "hosts", tmp_path / "play.yml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stdout
+    assert "msg: The host does not answer." in done.stdout
+    assert "went on without a lock" not in done.stdout
 
 
 def test_roles_and_plugins_name_playbooks_as_an_installed_collection_does():

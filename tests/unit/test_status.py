@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.action import status_report
-from ansible_collections.iopaint.fleet.plugins.plugin_utils import status
+from ansible_collections.iopaint.fleet.plugins.plugin_utils import gateways, status
 
 NOW = "2026-01-03T01:30:00Z"
 GB = 10**9
@@ -51,7 +51,7 @@ LOCK = {"operator": "ann", "controller": "desk", "play": "upgrade", "time": "202
 
 
 def fleet(minimum=5 * GB, **hosts):
-    return status.document(hosts, minimum, time=NOW)
+    return gateways.add(status.document(hosts, minimum, time=NOW), {})
 
 
 def lines(document):
@@ -151,7 +151,8 @@ def test_the_worst_comes_first_whichever_host_it_is_on():
         ("b", "cpu", "healthy"),
         ("a", "cpu", "healthy"),
     ]
-    assert document["summary"] == {"hosts": 5, "unseen": 2, "instances": 4, "serving": 2, "broken": 2}
+    counts = {"hosts": 5, "unseen": 2, "instances": 4, "serving": 2, "broken": 2}
+    assert document["summary"] == {**counts, "gateways": 0, "gateways_serving": 0}
     assert status.summary(document) == "2 of 4 instances on 5 hosts serve; broken: 2, hosts that could not be looked at: 2."
 
 

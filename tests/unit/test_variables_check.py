@@ -18,6 +18,7 @@ from ansible.playbook.task import Task
 from ansible.plugins.loader import connection_loader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.iopaint.fleet.plugins.action import variables_check
+from ansible_collections.iopaint.fleet.plugins.plugin_utils import specification
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,13 +61,13 @@ def on_a_host():
 @pytest.fixture
 def roles(tmp_path, monkeypatch):
     """Two roles in place of the collection's."""
-    monkeypatch.setattr(variables_check, "ROLES", tmp_path)
+    monkeypatch.setattr(specification, "ROLES", tmp_path)
     for name, text in {"iopaint": SPECIFICATION, "docker": SPECIFICATION.replace("iopaint_", "docker_")}.items():
         (tmp_path / name / "meta").mkdir(parents=True)
         (tmp_path / name / "meta" / "argument_specs.yml").write_text(text)
-    variables_check.specification.cache_clear()
+    specification.specification.cache_clear()
     yield tmp_path
-    variables_check.specification.cache_clear()
+    specification.specification.cache_clear()
 
 
 def run(roles=("iopaint",), check=False, **variables):

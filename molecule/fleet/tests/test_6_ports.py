@@ -53,7 +53,7 @@ def test_an_instance_on_ipv6_is_deployed_proven_and_seen(fleet, deploy, wanted, 
 def test_an_address_that_the_host_lacks_stops_nothing(fleet, wanted, playbook, strategy, address):
     host = fleet[HOST]
     before = deployed(host.shell)
-    options = {"iopaint_bind_address": address, "iopaint_upgrade_strategy": strategy}
+    options = {"iopaint_bind_address": address, "iopaint_allow_anonymous": True, "iopaint_upgrade_strategy": strategy}
     run = play(playbook, *LIMIT, **options, **wanted)
     assert run.rc == 2, run.output
     assert run.says(f"The host has no address {address}, which", "iopaint_bind_address", "Nothing that runs was touched."), (

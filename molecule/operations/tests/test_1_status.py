@@ -30,7 +30,8 @@ def test_the_table_the_file_and_the_page_tell_of_every_instance(fleet, status):
         assert cells[:4] == [name, instance, "cpu", "0001-cpu-v1-standin"]
         assert cells[5] == "healthy"
         assert re.fullmatch(r"\d+ ms", cells[7])
-    assert document["summary"] == {"hosts": 2, "unseen": 0, "instances": 4, "serving": 4, "broken": 0}
+    counts = {"hosts": 2, "unseen": 0, "instances": 4, "serving": 4, "broken": 0}
+    assert document["summary"] == {**counts, "gateways": 0, "gateways_serving": 0}
     assert all(host["engine"]["version"] and host["disks"][0]["free"] > 0 for host in document["hosts"])
     assert page.count('<tr class="ok">') == 6
     print(f"a look at two hosts took {run.seconds:.1f} s")

@@ -68,7 +68,8 @@ def test_status(host, tmp_path):
     assert row, run.output
     (file,) = (tmp_path / "report").glob("*.json")
     document = json.loads(file.read_text())
-    assert document["summary"] == {"hosts": 1, "unseen": 0, "instances": 1, "serving": 1, "broken": 0}
+    counts = {"hosts": 1, "unseen": 0, "instances": 1, "serving": 1, "broken": 0}
+    assert document["summary"] == {**counts, "gateways": 0, "gateways_serving": 0}
     assert [found["host"] for found in document["hosts"]] == [NAME]
 
 

@@ -1,0 +1,109 @@
+"""What is wrong ends the play before the running gateway is touched, with the variable and what to do."""
+
+import datetime
+
+import pytest
+from conftest import GATEWAYS
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from play import play
+
+POOL = {"name": "a", "host": "a.example.com"}
+HIDDEN = "iopaint_bind_address={{ '127.0.0.1' if inventory_hostname == 'iopaint-gateway-2' else '0.0.0.0' }}"
+
+
+@pytest.fixture
+def state(gateway):
+    """What serves: equal before and after means that nothing was touched."""
+
+    def state():
+        files = "find /etc/haproxy /etc/iopaint-gateway -type f | sort | xargs sha256sum"
+        return gateway(f"systemctl show haproxy -p MainPID,ActiveEnterTimestamp; {files}")
+
+    return state
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """Certificates and keys for paint.example.com: a good pair, one that is over, one for another name."""
+    folder = tmp_path_factory.mktemp("tls")
+    now = datetime.datetime.now(datetime.timezone.utc)
+    for name, host, days in [("good", "paint.example.com", 9), ("over", "paint.example.com", -1), ("other", "x.example.com", 9)]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+        made = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        made = made.not_valid_before(now - datetime.timedelta(days=20)).not_valid_after(now + datetime.timedelta(days=days))
+        made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False).sign(key, hashes.SHA256())
+        pem, form, none = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        (folder / f"{name}.crt").write_bytes(made.public_bytes(pem))
+        (folder / f"{name}.key").write_bytes(key.private_bytes(pem, form, none))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"gateway_users": []}, ["would let nobody in", "Set gateway_users"]),
+        (
+            {"gateway_users": [{"name": "carol"}], "gateway_login_failures": 0, "gateway_stats_networks": ["here"]},
+            [
+                "gateway_users[0] (carol) has neither password nor hash",
+                "gateway_login_failures is 0",
+                "gateway_stats_networks[0] is no",
+            ],
+        ),
+        ({"gateway_stats_port": 8080}, ["Port 8080 is taken by docker-proxy", "gateway_stats_port"]),
+        ({"gateway_bind_addresses": ["192.0.2.1"]}, ["gateway_bind_addresses is 192.0.2.1, and the host has 127.0.0.1"]),
+        ({"gateway_pools": [{**POOL, "variant": "gpu"}]}, ["gateway_pools[0] (a) has no instance"]),
+        ({"gateway_pools": [POOL, {**POOL, "host": "b.example.com"}]}, ["gateway_pools: name a is used by more than one pool"]),
+        ({"gateway_tls": "files"}, ["gateway_tls is files, gateway_certificate ''"]),
+        ({"gateway_frontend_lines": ["http-request nonsense"]}, ["HAProxy does not accept the configuration", "nonsense"]),
+    ],
+)
+def test_a_wrong_variable_ends_the_play(state, variables, words):
+    before = state()
+    run = play("playbooks/gateway.yml", **variables)
+    assert run.rc == 2, run.output
+    assert run.says(*words), run.output
+    assert state() == before
+
+
+def test_an_instance_out_of_reach_ends_the_play(state):
+    before = state()
+    run = play("playbooks/gateway.yml", "-e", HIDDEN)
+    assert run.rc == 2, run.output
+    assert run.says(f"the gateway {GATEWAYS[0]} can't reach {GATEWAYS[1]}:cpu, published on 127.0.0.1 of another host"), (
+        run.output
+    )
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "words"),
+    [
+        ("good", "other", "It does not fit the key."),
+        ("over", "over", "It ended at"),
+        ("other", "other", "It is not for paint.example.com; it is for DNS:x.example.com."),
+    ],
+)
+def test_a_wrong_certificate_ends_the_play(state, certificates, certificate, key, words):
+    before = state()
+    files = {"gateway_certificate": certificates / f"{certificate}.crt", "gateway_certificate_key": certificates / f"{key}.key"}
+    run = play("playbooks/gateway.yml", gateway_tls="files", gateway_ca_fetch="", **{k: str(v) for k, v in files.items()})
+    assert run.rc == 2, run.output
+    assert run.says("gateway_certificate is", words), run.output
+    assert "PRIVATE KEY" not in run.output
+    assert state() == before
+
+
+def test_a_configuration_of_somebody_else_is_left_alone(gateway, state):
+    gateway("cp -a /etc/haproxy/haproxy.cfg /srv/kept && sed -i 1d /etc/haproxy/haproxy.cfg")
+    try:
+        before = state()
+        run = play("playbooks/gateway.yml")
+        assert run.rc == 2, run.output
+        assert run.says("/etc/haproxy/haproxy.cfg is somebody else's"), run.output
+        assert state() == before
+    finally:
+        gateway("mv /srv/kept /etc/haproxy/haproxy.cfg")
