@@ -16,6 +16,7 @@ from selenium.webdriver.remote.file_detector import UselessFileDetector
 from selenium.webdriver.support.ui import WebDriverWait
 
 SIZE = (1280, 900)
+DOWNLOADS = "/tmp/downloads"  # where the browser runs
 SECONDS = 30  # until the page has to show something
 PHOTO, MASK = 0, 1  # the canvases of the page, from below
 PIXELS = "return document.querySelectorAll('canvas')[arguments[0]].toDataURL('image/png')"
@@ -27,6 +28,7 @@ def start(chromedriver: str, profile: str, *arguments: str) -> webdriver.Remote:
     options.enable_bidi = True  # to answer the browser's dialog for a login,
     options.page_load_strategy = "none"  # which a page that is waited for would never get to
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.add_experimental_option("prefs", {"download.default_directory": DOWNLOADS})
     size = ",".join(map(str, SIZE))
     chosen = ("--headless=new", "--no-sandbox", "--no-proxy-server", f"--user-data-dir={profile}", f"--window-size={size}")
     for argument in (*chosen, *arguments):
@@ -126,6 +128,11 @@ def save(driver) -> None:
     """Save the picture with the page's button, which downloads nothing where IOPaint has a folder for outputs."""
     press(driver, "download")
     says(driver, "Save image success")
+
+
+def download(driver) -> None:
+    """Ask for the picture with the page's button, which downloads it to DOWNLOADS where IOPaint has no folder for outputs."""
+    press(driver, "download")
 
 
 def choose_model(driver, name: str, shot=None) -> None:

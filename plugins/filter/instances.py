@@ -23,6 +23,7 @@ OWN_OPTIONS = {
     "output_dir": "iopaint_data_dir",
 }
 HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*")
+SAVE_TO = ("host", "browser")
 OFF = ("false", "0", "no", "off")
 PLUGIN = "IOPAINT_ENABLE_"  # begins the options that switch on plugins, which download their own weights
 INDEXED = ("stable_diffusion/", "stable_diffusion_xl/")
@@ -143,6 +144,8 @@ def complete(entry, where, defaults, models):
         )
     check_port(entry, where)
     instance = {**defaults, **{key: value for key, value in entry.items() if value is not None}}
+    if instance.get("save_to", "host") not in SAVE_TO:
+        raise AnsibleFilterError(f"{where}: save_to {instance['save_to']!r} must be {' or '.join(SAVE_TO)}.")
     if not is_address(instance["bind_address"]):
         raise AnsibleFilterError(
             f"{where}: bind_address {instance['bind_address']!r} (iopaint_bind_address where the entry has none) must be an "
@@ -175,6 +178,7 @@ def complete(entry, where, defaults, models):
         "environment": {
             "IOPAINT_MODEL": instance["model"],
             **mirrors(instance, defaults, where),
+            **({"IOPAINT_FLEET_SAVE_TO": "browser"} if instance.get("save_to") == "browser" else {}),
             **guard(instance.get("guard"), where),
             **token_variables(instance["bind_address"], defaults, where),
             **environment,

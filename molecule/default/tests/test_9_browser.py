@@ -69,8 +69,8 @@ def machine():
 
 
 @pytest.fixture(scope="module")
-def authority(machine, tmp_path_factory):
-    """The certificate of the authority of a gateway that is deployed before the release 1.6.0, by the inventory of a team."""
+def team(tmp_path_factory):
+    """The inventory of a team, which has a gateway before the instance."""
     folder = tmp_path_factory.mktemp("team")
     gateway = {
         "gateway_name": NAME,
@@ -79,10 +79,16 @@ def authority(machine, tmp_path_factory):
     }
     inventory = folder / "hosts.json"
     inventory.write_text(json.dumps({"gateways": {"hosts": {HOST: None}, "vars": gateway}}))
-    done = play("deploy.yml", "-i", str(inventory), iopaint_image_source="release")
+    return inventory
+
+
+@pytest.fixture(scope="module")
+def authority(machine, team):
+    """The certificate of the authority of the gateway, which is deployed with the release 1.6.0."""
+    done = play("deploy.yml", "-i", str(team), iopaint_image_source="release")
     assert done.rc == 0, done.output
     assert done.says(f"https://{NAME} asks for a login and serves from"), done.output
-    return folder / "gateway-ca.crt"
+    return team.with_name("gateway-ca.crt")
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +174,25 @@ def test_the_model_is_switched(page, shot, model):
     assert only_the_mask_changed(before, after, mask)
     browser.choose_model(page, "cv2")
     assert model() == "cv2"
+
+
+def test_an_instance_may_let_the_page_download_pictures(page, shot, host, team, machine):
+    """The browser remembers the login."""
+    own = [{"name": "cpu", "variant": "cpu", "port": 8080, "model": "cv2", "save_to": "browser"}]
+    done = play("deploy.yml", "-i", str(team), iopaint_image_source="release", iopaint_instances=own)
+    assert done.rc == 0, done.output
+    host.check_output(f"rm -f {OUTPUT}")
+    page.get(f"https://{NAME}/")
+    before = browser.upload(page, "/tmp/photo.png")
+    mask, after = browser.paint(page, STROKE)
+    assert only_the_mask_changed(before, after, mask)
+    browser.download(page)
+    shot("10-downloaded")
+    folder = browser.DOWNLOADS
+    machine.check_output(f"timeout 30 sh -c 'until ls {folder}/*.png; do sleep 0.2; done'")  # it has this name once it is whole
+    downloaded = Image.open(io.BytesIO(docker("exec", MACHINE, "sh", "-c", f"cat {folder}/*.png")))
+    assert not browser.changed(downloaded, after).getbbox()
+    assert not host.file(OUTPUT).exists
 
 
 def test_the_page_had_no_error(page):
