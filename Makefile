@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 export DOCKER_TIMEOUT := 300
 
 # The longest first, as two run at once. By their names: image-gpu takes gigabytes, bundle, models and registry-build ten minutes each.
-SCENARIO ?= data fleet default registry provision provision-ubuntu gpu site gateway image operations
+SCENARIO ?= gateway data fleet default registry provision provision-ubuntu gpu site image operations
 
 .PHONY: help env demo demo-down lint unit conformance supported scenarios test docs bench bench-fleet bench-gateway constraints
 help: ## list the commands

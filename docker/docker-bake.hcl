@@ -13,6 +13,7 @@ variable "TAGS" { default = "" }                       # comma-separated tags in
 # Base image with apt and Python 3.11 in its archive. `make constraints` takes the digest anew.
 variable "BASE" { default = "debian:bookworm-slim@sha256:88200866dfff7ea7f5cbcb6ec7c8a701889efe6fe859fe64d6990e4b07ea4171" }
 variable "BASE_ID" { default = "" }                    # its ID, which the image notes
+variable "REFRESHED" { default = "" }                  # any text; another one takes Debian's packages anew, those of the base included
 variable "REVISION" { default = "" }                   # commit, or digest of the tree
 variable "RECIPE" { default = "" }                     # digest of the recipe
 variable "CREATED" { default = "" }                    # RFC 3339
@@ -43,7 +44,7 @@ target "_network" {
     notequal("", NETWORK) ? "id=network,env=NETWORK" : "",
   ])
   # The proxies are named and empty, because buildx fills an unset one from the client's config.json.
-  args = {
+  args = merge({
     BASE        = BASE
     HTTP_PROXY  = ""
     http_proxy  = ""
@@ -55,7 +56,7 @@ target "_network" {
     all_proxy   = ""
     NO_PROXY    = ""
     no_proxy    = ""
-  }
+  }, notequal("", REFRESHED) ? { REFRESHED = REFRESHED } : {})
 }
 
 target "_image" {
@@ -80,6 +81,13 @@ target "_image" {
     "io.iopaint.fleet.recipe"           = RECIPE
     "io.iopaint.fleet.variant"          = variant
   }, notequal("", BASE_ID) ? { "io.iopaint.fleet.base" = "${BASE}@${BASE_ID}" } : {}, equal(variant, "gpu") ? { "io.iopaint.fleet.cuda" = CUDA } : {})
+}
+
+# The list of the Debian packages that an image would get, written to a folder:
+#   docker buildx bake -f docker/docker-bake.hcl debian-packages --set debian-packages.output=type=local,dest=DIR
+target "debian-packages" {
+  inherits = ["_network"]
+  target   = "debian-packages"
 }
 
 # A release of the Python index, written to a folder as a source tree:

@@ -127,6 +127,14 @@ class Replay:
     def __init__(self, body, receive=for_ever):
         self.body, self.receive, self.gone = body, receive, None
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_reason):
+        """Wait no longer for the client, as the request is over."""
+        if self.gone is not None:
+            self.gone.cancel()
+
     def leaving(self):
         """Return the task that ends once the client has gone."""
         if self.gone is None:
@@ -365,13 +373,13 @@ class Guard:
         computes = COMPUTES.fullmatch(path) is not None
         if computes:
             self.check_queue()  # before its body takes memory
-        replay = Replay(await whole_body(receive, self.limits.body_mb * 10**6), receive)
-        if not computes:
-            await self.check_form(scope, replay.body)
-            await self.app(scope, replay, send)
-            return
-        fields = await asyncio.to_thread(check_fields, replay.body, self.limits.megapixels * 10**6)
-        await self.compute(scope, replay, send, fields)
+        with Replay(await whole_body(receive, self.limits.body_mb * 10**6), receive) as replay:
+            if not computes:
+                await self.check_form(scope, replay.body)
+                await self.app(scope, replay, send)
+                return
+            fields = await asyncio.to_thread(check_fields, replay.body, self.limits.megapixels * 10**6)
+            await self.compute(scope, replay, send, fields)
 
     def check_path(self, scope):
         """Refuse names of files that lead out of the folder of --input."""
@@ -478,7 +486,8 @@ class Guard:
 
         scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http"}
         scope.update(path=path, raw_path=path.encode(), query_string=b"", root_path="", headers=[(b"host", b"127.0.0.1")])
-        await self.app({**scope, "client": ("127.0.0.1", 0), "server": ("127.0.0.1", 8080)}, Replay(b""), send)
+        with Replay(b"") as replay:
+            await self.app({**scope, "client": ("127.0.0.1", 0), "server": ("127.0.0.1", 8080)}, replay, send)
         return status, b"".join(body)
 
     async def healthy(self):

@@ -18,6 +18,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,63}")
 # crypt(3)'s own forms: sha256, sha512, bcrypt, yescrypt. DES and MD5 are broken.
 HASH = re.compile(r"\$(5|6|2[aby]|y)\$[A-Za-z0-9./$=,]{20,120}")
+# What HAProxy or an instance needs under these names, and the gateway would take away.
+TAKEN_HEADERS = {"authorization", "connection", "content-length", "cookie", "host", "origin", "transfer-encoding", "upgrade"}
 UNTOUCHED = "The running gateway was not touched."
 
 
@@ -66,6 +68,7 @@ def server(host, instance, variables, gateway):
         "host": host,
         "instance": instance["name"],
         "variant": instance["variant"],
+        "labels": [str(label) for label in instance.get("labels") or []],
         "published": published,
         "address": address,
         "port": instance["port"],
@@ -101,6 +104,10 @@ def gateway_pools(wanted, hostvars, groups, gateway, name, *, early=False):
     wanted: gateway_pools. groups: hosts by group. gateway: inventory name of the gateway. name: gateway_name, for the only pool.
     early: whether the hosts' GPUs may be unknown.
     """
+    if not wanted and not HOST_NAME.fullmatch(str(name)):
+        raise AnsibleFilterError(
+            f"gateway_name is {name!r}, and must be a host name, as paint.example.com, without scheme and port. {UNTOUCHED}"
+        )
     pools = list(wanted) or [{"name": "paint", "host": name}]
     check_pools(pools)
     hosts = list(dict.fromkeys([*groups.get("gpu_hosts", []), *groups.get("cpu_hosts", [])]))
@@ -108,8 +115,16 @@ def gateway_pools(wanted, hostvars, groups, gateway, name, *, early=False):
         server(host, instance, hostvars[host], gateway) for host in hosts for instance in wanted_on(host, hostvars[host], early)
     ]
     done = []
+    labels = {label for each in servers for label in each["labels"]}
     for index, pool in enumerate(pools):
         where = f"gateway_pools[{index}] ({pool['name']})" if wanted else "gateway_pools"
+        asked = {str(label) for label in pool.get("labels") or []}
+        strange = sorted(asked - labels)
+        if strange:
+            raise AnsibleFilterError(
+                f"{where}: no instance has the label {', '.join(strange)}; there are {', '.join(sorted(labels)) or 'none'}. "
+                f"Correct it, or add it to labels of an instance in iopaint_instances. {UNTOUCHED}"
+            )
         unknown = sorted(set(pool.get("groups") or []) - set(groups))
         if unknown:
             raise AnsibleFilterError(f"{where}: the inventory has no group {', '.join(unknown)}. {UNTOUCHED}")
@@ -119,12 +134,13 @@ def gateway_pools(wanted, hostvars, groups, gateway, name, *, early=False):
             for each in servers
             if (not pool.get("groups") or each["host"] in members)
             and pool.get("variant") in (None, "", each["variant"])
+            and asked <= set(each["labels"])
             and (not pool.get("instances") or each["instance"] in pool["instances"])
         ]
         if not chosen:
             raise AnsibleFilterError(
                 f"{where} has no instance: none of {', '.join(each['name'] for each in servers) or 'the inventory'} fits its "
-                f"groups, variant and instances. {UNTOUCHED}"
+                f"groups, variant, labels and instances. {UNTOUCHED}"
             )
         hidden = [each for each in chosen if not each["address"]]
         if hidden:
@@ -203,6 +219,31 @@ def network_faults(networks, name):
     return faults
 
 
+def sso_faults(header, addresses):
+    """Return what is wrong with gateway_sso_header and gateway_sso_addresses, a sentence each."""
+    faults = network_faults(addresses, "gateway_sso_addresses")
+    if bool(header) != bool(addresses) or not re.fullmatch(r"[A-Za-z0-9-]*", header):
+        faults.append(
+            f"gateway_sso_header is '{header}' and gateway_sso_addresses '{', '.join(map(str, addresses))}'. Give the name of a "
+            "header and the addresses that may send it, or neither."
+        )
+    elif header.lower() in TAKEN_HEADERS:
+        faults.append(f"gateway_sso_header is {header}, which has a meaning of its own. Name another one, as X-Remote-User.")
+    return faults
+
+
+def limit_faults(limits, values):
+    """Return which numbers are out of their limits, a sentence each.
+
+    limits: by name, the least and the most. values: of these names, in their order.
+    """
+    return [
+        f"{name} is {value}, which must be from {least} to {most}."
+        for (name, (least, most)), value in zip(limits.items(), values)
+        if not least <= int(value) <= most
+    ]
+
+
 def in_network(interfaces, network):
     """Return interface and address of a host in the network of an address; None where it has none there.
 
@@ -249,6 +290,8 @@ class FilterModule:
             "certificate_faults": certificate_faults,
             "user_faults": user_faults,
             "network_faults": network_faults,
+            "sso_faults": sso_faults,
+            "limit_faults": limit_faults,
             "in_network": in_network,
             "virtual_address_fault": virtual_address_fault,
         }

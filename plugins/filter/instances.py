@@ -23,13 +23,14 @@ OWN_OPTIONS = {
     "output_dir": "iopaint_data_dir",
 }
 HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*")
+SAVE_TO = ("host", "browser")
 OFF = ("false", "0", "no", "off")
 PLUGIN = "IOPAINT_ENABLE_"  # begins the options that switch on plugins, which then download their own weights
 INDEXED = ("stable_diffusion/", "stable_diffusion_xl/")
 CHECKPOINTS = "torch/hub/checkpoints"  # which IOPaint makes where it is missing, whatever its model is
 OPTION = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 SCALARS = (str, int, float, bool)
-KINDS = {"options": dict, "model_urls": dict, "guard": dict, "proof": dict, "devices": list, "plugins": list}
+KINDS = {"options": dict, "model_urls": dict, "guard": dict, "proof": dict, "devices": list, "plugins": list, "labels": list}
 WORDS = {dict: "a dictionary", list: "a list", SCALARS: "a single value"}
 SECRETS = "/run/iopaint-fleet"  # in a container; the folder with the gateway's token
 MODEL_MIRROR = re.compile(r"[A-Z][A-Z0-9_]*_MODEL_(URL|MD5)")
@@ -148,6 +149,8 @@ def complete(entry, where, defaults, models):
         )
     check_port(entry, where)
     instance = {"models_online": False, **defaults, **{key: value for key, value in entry.items() if value is not None}}
+    if instance.get("save_to", "host") not in SAVE_TO:
+        raise AnsibleFilterError(f"{where}: save_to {instance['save_to']!r} must be {' or '.join(SAVE_TO)}.")
     if not is_address(instance["bind_address"]):
         raise AnsibleFilterError(
             f"{where}: bind_address {instance['bind_address']!r} (iopaint_bind_address where the entry has none) must be an "
@@ -188,6 +191,7 @@ def complete(entry, where, defaults, models):
         "environment": {
             "IOPAINT_MODEL": instance["model"],
             **mirrors(instance, defaults, where),
+            **({"IOPAINT_FLEET_SAVE_TO": "browser"} if instance.get("save_to") == "browser" else {}),
             **guard(instance.get("guard"), where),
             **offline,
             **token_variables(instance["bind_address"], defaults, where),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 
+from ansible_collections.iopaint.fleet.plugins.module_utils.text import version_changes
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import table
 
 HEADING = ("host", "outcome", "engine", "packages", "reboot", "seconds", "reason")
@@ -50,10 +51,7 @@ def maintenance_changes(before, after):
     notes = ["new settings"] if old.get("settings") != new.get("settings") else []
     notes += ["restarted"] if old.get("started") != new.get("started") else []
     result["engine"] = " → ".join(dict.fromkeys(engines)) + (f" ({', '.join(notes)})" if notes else "")
-    versions = {name: (old["packages"].get(name), new["packages"].get(name)) for name in {**old["packages"], **new["packages"]}}
-    result["packages"] = sorted(
-        f"{name} {then or 'none'} → {now or 'none'}" for name, (then, now) in versions.items() if then != now
-    )
+    result["packages"] = version_changes(old["packages"], new["packages"])
     result["rebooted"] = old.get("boot") != new.get("boot")
     result["reboot_needed"] = reboot_needed(new)
     return result

@@ -15,14 +15,25 @@ def labelled(image):
     return LABEL in ((image.get("Config") or {}).get("Labels") or {})
 
 
+def built_at(image):
+    """Return when an image was built; its own time is its source's, so that the same source makes the same image."""
+    labels = (image.get("Config") or {}).get("Labels") or {}
+    return labels.get("org.opencontainers.image.created") or image.get("Created") or ""
+
+
 def recorded_base(docker, names):
     """Return name and ID of the base of the newest image that was built from one of these names; None where none was."""
     found = []
     for image in find(docker):
         name, _at, base_id = ((image.get("Config") or {}).get("Labels") or {}).get(BASE, "").partition("@sha256:")
         if name in names and base_id:
-            found.append((image.get("Created") or "", name, f"sha256:{base_id}"))
+            found.append((built_at(image), name, f"sha256:{base_id}"))
     return max(found)[1:] if found else None
+
+
+def newest(docker):
+    """Return the engine's document of the newest image that was built by this collection; None where there is none."""
+    return max(filter(labelled, find(docker)), key=built_at, default=None)
 
 
 def repository(name):

@@ -31,7 +31,7 @@ KINDS = {  # types of a record's values
     **dict.fromkeys(("id", "outcome"), str),
     **dict.fromkeys((*WORDS, "variant", "project", "url", "started", "replaces", "rolled_back_from", "memory"), TEXT),
     **dict.fromkeys(("environment", "proof"), (dict, type(None))),
-    "devices": (list, type(None)),
+    **dict.fromkeys(("devices", "packages"), (list, type(None))),
     "started_uptime": (int, float, type(None)),
 }
 SLOWER, NOTICEABLE = 3, 1.0  # times as long as before, and by how many seconds
@@ -297,6 +297,7 @@ class Releases:
             "settings": from_dotenv(read(settings)) if os.path.isfile(settings) else {},
             "unhealthy": False,
             "devices": record.get("devices") or [],
+            "packages": [] if record.get("rolled_back_from") else record.get("packages") or [],
             "cpu_allowed": bool(record.get("cpu_allowed")),
             **{key: record.get(key) for key in keys},
         }

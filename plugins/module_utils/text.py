@@ -19,3 +19,9 @@ def plain(text):
 def is_one_line(text):
     """Return whether a text is one line, without control characters; letters of any script are fine."""
     return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
+
+
+def version_changes(before, after):
+    """Return what differs between two sets of packages, each version by name, as sentences such as `docker-ce 1 → 2`."""
+    versions = {name: (before.get(name), after.get(name)) for name in {**before, **after}}
+    return sorted(f"{name} {then or 'none'} → {now or 'none'}" for name, (then, now) in versions.items() if then != now)

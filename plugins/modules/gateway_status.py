@@ -21,7 +21,7 @@ options:
   certificate:
     description: File of the certificate, as HAProxy's configuration names it.
     type: path
-    default: /etc/iopaint-gateway/tls/server.crt
+    default: /etc/iopaint-gateway/tls/server.pem
   pools:
     description:
       - The pools that the gateway is to have, each with the host name by which users reach it. One that is missing is reported.
@@ -218,7 +218,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
-            "certificate": {"type": "path", "default": "/etc/iopaint-gateway/tls/server.crt"},
+            "certificate": {"type": "path", "default": "/etc/iopaint-gateway/tls/server.pem"},
             "pools": {"type": "dict", "default": {}},
             "hold": {"type": "int", "default": 120},
             "most": {"type": "int", "default": 20000},

@@ -40,6 +40,15 @@ options:
       - C(docker system prune --all) removes base images, as no container runs them.
     type: bool
     default: false
+  refresh:
+    description:
+      - Whether an image that is on the host is taken anew. One that has a tag is pulled again, one that was made from packages
+        is made again, and one from an archive is loaded again. An image that is named by its digest never changes.
+      - With O(source=auto), the image of the host stays if it can't be pulled, and RV(reason) says why.
+      - An image that is made again takes the place of the present one only if its packages differ.
+      - In check mode nothing is asked, and the image of the host counts.
+    type: bool
+    default: false
   mirror:
     description: Debian mirror for the bootstrap, which may hold a password; empty for mmdebstrap's own default.
     type: str
@@ -90,7 +99,9 @@ reason:
   returned: success
 """
 
+import hashlib
 import os
+import tarfile
 import tempfile
 
 from ansible_collections.iopaint.fleet.plugins.module_utils import archives
@@ -100,6 +111,9 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.images import record
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import keep_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
+
+STATUS = "./var/lib/dpkg/status"
+LABEL = "io.iopaint.fleet.dpkg-status"  # SHA-256 of it, of an image that was made here
 
 # As Debian's own slim images: no recommended packages, no documentation but the licences, no translations.
 SLIM = [
@@ -132,8 +146,17 @@ def apt_settings(module):
     )
 
 
-def bootstrap(module, docker, name):
-    """Make the image `name` from packages and give its ID; fail the module with mmdebstrap's last words."""
+def status_digest(archive):
+    """Return the SHA-256 (hex) of dpkg's record of the packages in an archive of a root file system."""
+    with tarfile.open(archive) as tar:
+        return hashlib.sha256(tar.extractfile(STATUS).read()).hexdigest()
+
+
+def bootstrap(module, docker, name, present):
+    """Make the image `name` from packages and give its ID; fail the module with mmdebstrap's last words.
+
+    present: the engine's document of the image that has the name now, or None. It stays where its packages are the same.
+    """
     with tempfile.TemporaryDirectory(dir=module.tmpdir) as folder:
         archive = os.path.join(folder, "rootfs.tar")
         command = [
@@ -168,7 +191,11 @@ def bootstrap(module, docker, name):
                 f"{(err or out).strip()[-800:]} Name a mirror that the host reaches and a suite that it has, or set "
                 f"{named(module, 'source')} to pull."
             )
-        rc, out, err = docker.run("import", "--change", 'CMD ["bash"]', archive, name)
+        digest = status_digest(archive)
+        if present and ((present.get("Config") or {}).get("Labels") or {}).get(LABEL) == digest:
+            return present["Id"]
+        changes = ("--change", 'CMD ["bash"]', "--change", f"LABEL {LABEL}={digest}")
+        rc, out, err = docker.run("import", *changes, archive, name)
         if rc != 0:
             module.fail_json(msg=f"docker import of the bootstrapped base image failed: {err.strip()}")
     return out.strip()
@@ -199,6 +226,13 @@ def load(module, docker, name):
     return image["Id"]
 
 
+def finish(module, before, **result):
+    """End the module with the image that is there now. before: the engine's document of the one that was there, or None."""
+    if before is not None and before["Id"] == result["id"]:
+        module.exit_json(changed=False, **{**result, "how": "host"})
+    module.exit_json(changed=True, **result)
+
+
 def main():
     """Run the module."""
     module = QuietModule(
@@ -208,6 +242,7 @@ def main():
             "suite": {"type": "str", "default": "bookworm"},
             "archive": {"type": "path"},
             "recorded": {"type": "bool", "default": False},
+            "refresh": {"type": "bool", "default": False},
             "mirror": {"type": "str", "default": ""},
             "proxies": {"type": "dict", "default": {}},
             "ca_bundle": {"type": "str", "default": ""},
@@ -223,39 +258,43 @@ def main():
     docker = Docker(module)
     candidates = [name] if module.params["archive"] else {"auto": [name, made], "pull": [name], "bootstrap": [made]}[source]
 
-    for candidate in candidates:
-        image = docker.image(candidate)
-        if image:
-            module.exit_json(changed=False, image=candidate, id=image["Id"], how="host", reason="")
-    recorded = recorded_base(docker, candidates) if module.params["recorded"] else None
+    found = next(((candidate, image) for candidate in candidates if (image := docker.image(candidate))), None)
+    anew = module.params["refresh"] and not module.check_mode
+    if found and (not anew or "@sha256:" in found[0]):  # what is named by its digest never changes
+        module.exit_json(changed=False, image=found[0], id=found[1]["Id"], how="host", reason="")
+    recorded = recorded_base(docker, candidates) if module.params["recorded"] and not anew else None
     if recorded:
         module.exit_json(changed=False, image=recorded[0], id=recorded[1], how="recorded", reason="")
+    before = found[1] if found else None
 
     if module.params["archive"]:
         if module.check_mode:
             module.exit_json(changed=True, image=name, how="loaded", reason="")
         if not os.path.exists(module.params["archive"]):
             module.exit_json(changed=False, image=name, how="unloaded", reason="")
-        module.exit_json(changed=True, image=name, id=load(module, docker, name), how="loaded", reason="")
+        finish(module, before, image=name, id=load(module, docker, name), how="loaded", reason="")
 
     if module.check_mode:
         image, how = (made, "bootstrapped") if source == "bootstrap" else (name, "pulled")
         module.exit_json(changed=True, image=image, how=how, reason="")
 
     reason = ""
-    if source != "bootstrap":
+    if source != "bootstrap" and not (found and found[0] == made):
         rc, _dummy, err = docker.run("pull", "--quiet", name)
         if rc == 0:
-            module.exit_json(changed=True, image=name, id=docker.image(name)["Id"], how="pulled", reason="")
+            finish(module, before, image=name, id=docker.image(name)["Id"], how="pulled", reason="")
         reason = err.strip()
         if source == "pull":
             module.fail_json(
                 msg=f"The base image {name} ({named(module, 'name')}) could not be pulled: {reason} "
                 f"Name a mirror, or set {named(module, 'source')} to auto or bootstrap."
             )
+        if before:
+            finish(module, before, image=name, id=before["Id"], how="host", reason=reason)
     if not module.get_bin_path("mmdebstrap"):
         module.exit_json(changed=False, image=made, how="missing", reason=reason)
-    module.exit_json(changed=True, image=made, id=bootstrap(module, docker, made), how="bootstrapped", reason=reason)
+    made_id = bootstrap(module, docker, made, before)
+    finish(module, before, image=made, id=made_id, how="bootstrapped", reason=reason)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,11 @@ options:
       - They may be builds of the operator's own, so what they hold is part of the recipe's digest.
     type: str
     default: ""
+  refreshed:
+    description:
+      - File on the host that M(iopaint.fleet.image_refresh) wrote. Where it exists, the image gets the packages of that refresh,
+        and they are part of the recipe's digest.
+    type: path
   epoch:
     description: The source's own time in seconds since 1970, which becomes the image's; 0 for the time of the build.
     type: int
@@ -171,7 +176,7 @@ size:
   type: int
   returned: success, not in check mode where it would be built
 recipe_digest:
-  description: SHA-256 of recipe files, base, variables and variant.
+  description: SHA-256 of recipe files, base, variables, variant and the packages of the last refresh.
   type: str
   returned: success
 """
@@ -186,6 +191,7 @@ import re
 import time
 import zipfile
 
+from ansible_collections.iopaint.fleet.plugins.module_utils import refreshed
 from ansible_collections.iopaint.fleet.plugins.module_utils.build_log import BuildLog
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker, bake_environment, network_secret
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
@@ -256,8 +262,11 @@ def attesting(module, docker):
     return [options[name] for name in wanted]
 
 
-def bake(module, docker, immutable, digest):
-    """Run the build, unless another play has just done so, and return its facts; fail the module with the end of the log."""
+def bake(module, docker, immutable, digest, last):
+    """Run the build, unless another play has just done so, and return its facts; fail the module with the end of the log.
+
+    last: the record of the last refresh, None where there was none.
+    """
     params = module.params
     given = {
         **params["variables"],
@@ -265,6 +274,7 @@ def bake(module, docker, immutable, digest):
         "SOURCE": params["source"],
         "BASE": params["base"],
         "BASE_ID": params["base_id"],
+        "REFRESHED": last["time"] if last else "",
         "TAGS": immutable,
         "VERSION": params["ref"],
         "REVISION": params["revision"],
@@ -328,6 +338,7 @@ def main():
             "network": {"type": "dict", "default": {}},
             "ca_bundle": {"type": "str", "default": ""},
             "wheelhouse": {"type": "str", "default": ""},
+            "refreshed": {"type": "path"},
             "epoch": {"type": "int", "default": 0},
             "min_free": {"type": "int", "default": 0},
             "attestations": {"type": "list", "elements": "str", "choices": ["provenance", "sbom"], "default": []},
@@ -340,7 +351,9 @@ def main():
     params = module.params
     keep_secret(module, params["network"].values())
     docker = Docker(module)
+    last = refreshed.read(module, params["refreshed"]) if params["refreshed"] else None
     further = {"attestations": sorted(params["attestations"]), "wheelhouse": wheels_digest(params["wheelhouse"])}
+    further["debian"] = refreshed.digest(last)
     variables = {**params["variables"], **{name: value for name, value in further.items() if value}}
     digest = recipe_digest(params["recipe"], params["variant"], params["base_id"], variables)
     prefix = f"iopaint:{params['variant']}-"
@@ -362,7 +375,7 @@ def main():
             module.exit_json(changed=False, needed=True, **result)
         if module.check_mode:
             module.exit_json(changed=True, **{**result, "built": True})
-        result.update(bake(module, docker, immutable, digest))
+        result.update(bake(module, docker, immutable, digest, last))
         image = docker.image(immutable)
     changed = result["built"]
     for alias in aliases:

@@ -53,51 +53,23 @@ size:
 """
 
 import os
-import subprocess
-import tarfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import files
-from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import NO_RIGHTS, Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils import files, image_files
+from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 
-CHUNK = 2**20
 MODE = 0o644  # of the file on the host
 
 
-class ImageFileError(Exception):
-    """What is wrong with the file in the image."""
-
-
-def copy(archive, most, stream):
-    """Copy the only file of a tar archive; return its size."""
-    try:
-        with tarfile.open(fileobj=archive, mode="r|") as tar:
-            member = tar.next()
-            if member is None or not member.isreg():
-                raise ImageFileError("it is no regular file there")
-            if member.size > most:
-                raise ImageFileError(f"it has {member.size} bytes, and {most} at most are copied")
-            source = tar.extractfile(member)
-            for piece in iter(lambda: source.read(CHUNK), b""):
-                stream.write(piece)
-            return member.size
-    except (tarfile.TarError, EOFError) as error:
-        raise ImageFileError("it is not there") from error
-
-
-def fetch(docker, container, params):
-    """Copy the file out of a container; return its size."""
+def fetch(docker, params):
+    """Copy the file out of the image; return its size."""
     folder, name = os.path.split(params["dest"])
-    command = [docker.path, "cp", f"{container}:{params['path']}", "-"]
     with (
         files.folder(folder, make=True) as place,
         files.replacing(place, name, MODE) as stream,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process,
+        image_files.archive(docker, params["image"], params["path"]) as source,
     ):
-        try:
-            return copy(process.stdout, params["max_size"], stream)
-        finally:
-            process.kill()  # what is left of the archive is of no interest
+        return image_files.copy(source, params["max_size"], stream)
 
 
 def main():
@@ -116,20 +88,15 @@ def main():
         module.exit_json(changed=False)
     if module.check_mode:
         module.exit_json(changed=True)
-    docker = Docker(module)
-    rc, out, err = docker.run("create", *NO_RIGHTS, params["image"], "none")
-    if rc != 0:
-        module.fail_json(msg=f"The image {params['image']} can't be read: {err.strip()} Nothing was copied.")
-    container = out.strip()
     try:
-        size = fetch(docker, container, params)
-    except (ImageFileError, OSError) as error:
+        size = fetch(Docker(module), params)
+    except image_files.UnreadableImageError as error:
+        module.fail_json(msg=f"The image {params['image']} can't be read: {error} Nothing was copied.")
+    except (image_files.ImageFileError, OSError) as error:
         module.fail_json(
             msg=f"{params['path']} of the image {params['image']} could not be copied to {params['dest']}: {error}. "
             "Build the image with this collection. Nothing that runs was touched."
         )
-    finally:
-        docker.run("rm", "--force", "--volumes", container)
     module.exit_json(changed=True, size=size)
 
 

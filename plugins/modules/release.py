@@ -109,6 +109,8 @@ instances:
       C(before) (the ID of the release that it replaces) and what is needed to run and prove it (C(path), C(folder),
       C(files), C(settings) (the variables of the compose file), C(variant), C(project), C(url), C(image), C(devices),
       C(cpu_allowed), C(memory)).
+    - C(packages), what it changed in the Debian packages of the image, as sentences such as V(libssl3 3.0.15-1 → 3.0.16-1);
+      empty after a rollback.
     - After V(prepared) also C(unhealthy), whether the engine calls the container of the instance unhealthy.
     - After V(kept) also C(without_service_s) and C(duration_s) of new releases, and C(displaced), the names of the instances
       whose port it has taken.
@@ -160,10 +162,12 @@ import time
 
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, foreign, network, releases
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
+from ansible_collections.iopaint.fleet.plugins.module_utils.image_files import debian_packages
 from ansible_collections.iopaint.fleet.plugins.module_utils.images import (
     HELD,
     LABEL,
     OURS,
+    built_at,
     find,
     labelled,
     repositories,
@@ -171,6 +175,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.images import (
 )
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 from ansible_collections.iopaint.fleet.plugins.module_utils.quiet import QuietModule
+from ansible_collections.iopaint.fleet.plugins.module_utils.text import version_changes
 
 PROOF = ("model", "latency_ms", "seconds_per_step", "gpu_memory_bytes", "pixels")
 
@@ -195,6 +200,7 @@ class Steps:
         self.module, self.params = module, module.params
         self.docker, self.owner = Docker(module), module.params["owner"]
         self.rebuilt, self.diff, self.stopped, self.begun = [], [], False, False
+        self.read = {}  # Debian packages of images, by ID
         names = [item["name"] for item in [*self.params["instances"], *self.params["displaced"]]]
         if not names and (self.params["to"] or self.params["state"] == "listed"):
             names = containers.folders(self.params["dir"])
@@ -343,7 +349,8 @@ class Steps:
             name, mode = ".env", 0o644
             rest = [(f["name"], f["content"], int(f["mode"], 8)) for f in item["files"] if f["name"] != ".env"]
             store.add(record, [(name, content, mode), *rest])
-            self.log("prepared", store.name, record, ref=record["ref"], reason=before and f"to take the place of {before}")
+            why = {"reason": before and f"to take the place of {before}", "packages": record["packages"] or None}
+            self.log("prepared", store.name, record, ref=record["ref"], **why)
         return {**store.to_run(record, True), "settings": releases.from_dotenv(content)}
 
     def supersede(self, store):
@@ -370,6 +377,7 @@ class Steps:
             "controller": self.owner.get("controller"),
             **releases.described(name, image),
             **({"ref": item["ref"]} if item.get("ref") else {}),
+            "packages": self.package_changes(store.records.get(before), image),
             "asked": item["image"],
             "variant": item["variant"],
             "environment": releases.without_secrets(item["environment"]),
@@ -385,6 +393,20 @@ class Steps:
             "reason": None,
             "proof": None,
         }
+
+    def package_changes(self, previous, image):
+        """Return what the image changes in the Debian packages of a previous release; nothing where that is not known."""
+        ids = [(previous or {}).get("image_id"), image.get("Id")]
+        if self.module.check_mode or not all(ids) or ids[0] == ids[1] or not labelled(image):
+            return []
+        before, after = (self.packages(each) for each in ids)
+        return version_changes(before, after) if before and after else []
+
+    def packages(self, image_id):
+        """Return the Debian packages of an image, versions by name; each image is read once."""
+        if image_id not in self.read:
+            self.read[image_id] = debian_packages(self.docker, image_id)
+        return self.read[image_id]
 
     def show(self, store, record, files, before):
         """Add to the diff what the new release changes."""
@@ -649,9 +671,9 @@ class Steps:
                 if record not in needed and record["outcome"] != releases.PREPARED and store.complete(record):
                     store.strip(record)
         images = find(self.docker)
-        newest = max((image["Created"] for image in images if image["Id"] in kept), default="")
+        newest = max((built_at(image) for image in images if image["Id"] in kept), default="")
         # An image that no release has used and that is newer than those in use was built ahead, for the next release.
-        old = [image for image in images if image["Id"] not in kept and (image["Id"] in past or image["Created"] < newest)]
+        old = [image for image in images if image["Id"] not in kept and (image["Id"] in past or built_at(image) < newest)]
         removed = [name for image in old for name in self.remove(image, ours)]
         self.prune_cache()
         return removed

@@ -61,14 +61,15 @@ if argv[0] == "info":
 if argv[0] == "pull":
     if argv[-1] not in state["registry"]:
         end(1, "", f"Error response from daemon: manifest for {argv[-1]} not found: manifest unknown\n")
-    images[argv[-1]] = {"Id": f"sha256:pulled-{argv[-1]}", "Size": 2000}
+    images[argv[-1]] = {"Id": f"sha256:pulled-{argv[-1]}{state.get('edition', '')}", "Size": 2000}
     end(0, argv[-1] + "\n")
 if argv[0] == "import":
     if state.get("import_error"):
         end(1, "", state["import_error"])
-    made = f"sha256:imported-{os.path.getsize(argv[-2])}"
-    images[argv[-1]] = {"Id": made, "Size": 3000}
-    end(0, made + "\n")
+    imports = state["imports"] = state.get("imports", 0) + 1
+    ((key, value),) = [word.removeprefix("LABEL ").split("=") for word in values("--change") if word.startswith("LABEL ")]
+    images[argv[-1]] = {"Id": f"sha256:imported-{imports}", "Size": 3000, "Created": "", "Labels": f'{{"{key}": "{value}"}}'}
+    end(0, images[argv[-1]]["Id"] + "\n")
 if argv[0] == "tag":
     images[argv[2]] = images[argv[1]]
     end()
@@ -109,6 +110,9 @@ if argv[:2] == ["buildx", "bake"]:
         os.makedirs(os.path.dirname(f"{target}/{path}"), exist_ok=True)
         with open(f"{target}/{path}", "w") as file:
             os.fchmod(file.fileno(), mode)
+    if target and "packages" in state:
+        with open(f"{target}/debian-packages.txt", "w") as file:
+            file.write(state["packages"])
     for name in () if target else os.environ["TAGS"].split(","):
         images[name] = {"Id": f"sha256:built-{name}", "Size": 4000}
     end(0, "", "#1 building\n#2 done\n")

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Writes down what it is asked for, and fails as often as the test wants.
 APT_GET = """#!/bin/sh
 for word in "$@"; do
-  case "$word" in update|install) verb=$word ;; esac
+  case "$word" in update|upgrade|install) verb=$word ;; esac
 done
 echo "$@" >> "$STATE/calls"
 echo x >> "$STATE/$verb"
@@ -24,7 +24,7 @@ echo x >> "$STATE/$verb"
 def apt_install(tmp_path):
     """Run the script with a stand-in for apt-get; return the exit status and the calls."""
 
-    def run(*words, mirror="", **fails):
+    def run(*words, mirror="", refreshed="", **fails):
         settings, state, secrets = tmp_path / "settings", tmp_path / "state", tmp_path / "secrets"
         for folder in (settings, state, secrets, tmp_path / "bin"):
             folder.mkdir(exist_ok=True)
@@ -34,13 +34,14 @@ def apt_install(tmp_path):
         program.chmod(0o755)
         for verb, times in fails.items():
             (state / f"{verb}-fails").write_text(str(times))
-        env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "STATE": str(state), "DEBIAN_MIRROR": mirror}
-        env.update(APT_SETTINGS=str(settings), SECRETS=str(secrets))
+        env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "STATE": str(state)}
+        env.update(APT_SETTINGS=str(settings), SECRETS=str(secrets), DEBIAN_MIRROR=mirror, REFRESHED=refreshed)
         command = ["/bin/sh", str(ROOT / "docker/build/apt-install"), *(words or ["python3"])]
         done = subprocess.run(command, env=env, check=False, capture_output=True)
         assert not (settings / "docker-clean").exists()
         calls = (state / "calls").read_text().splitlines()
-        return done.returncode, [next(word for word in call.split() if word in ("update", "install")) for call in calls], calls
+        verbs = [next(word for word in call.split() if word in ("update", "upgrade", "install")) for call in calls]
+        return done.returncode, verbs, calls
 
     return run
 
@@ -59,6 +60,16 @@ def test_lists_that_cannot_be_fetched_end_the_step(apt_install):
 
 def test_a_package_that_cannot_be_had_ends_the_step(apt_install):
     assert apt_install(install=1)[:2] == (100, ["update", "install"])
+
+
+def test_a_refresh_upgrades_what_the_base_has(apt_install):
+    status, verbs, calls = apt_install(refreshed="2026-01-01T00:00:00Z")
+    assert (status, verbs) == (0, ["update", "upgrade", "install"])
+    assert "--with-new-pkgs" in calls[1]
+
+
+def test_an_upgrade_that_fails_ends_the_step(apt_install):
+    assert apt_install(refreshed="now", upgrade=1)[:2] == (100, ["update", "upgrade"])
 
 
 def test_a_mirror_takes_the_place_of_the_sources(apt_install):

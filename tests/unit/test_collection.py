@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -146,3 +147,9 @@ def test_a_password_in_the_address_of_weights_is_not_shown(tmp_path):
         done.stdout.split()
     )
     assert "s3cr3t" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").iterdir() if path.is_file()))
+def test_no_script_cuts_an_endless_source(script):
+    """`head` ends its source by a signal, which `set -o pipefail` takes for a failure: `make demo` ended there without a word."""
+    assert not re.search(r"/dev/u?random\b.*\|\s*head\b", (ROOT / "scripts" / script).read_text())

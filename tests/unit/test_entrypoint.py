@@ -383,6 +383,13 @@ def test_environment_wins_over_config(flags, config):
     assert "--no-low-mem" in words
 
 
+def test_without_a_folder_for_outputs_the_page_downloads(flags, refusal):
+    assert "--output-dir" not in flags(FLEET_SAVE_TO="browser")
+    assert value_of("--output-dir", flags(FLEET_SAVE_TO="host")) == "/app/outputs"
+    assert value_of("--output-dir", flags(FLEET_SAVE_TO="browser", OUTPUT_DIR="/app/outputs/a")) == "/app/outputs/a"
+    assert refusal(FLEET_SAVE_TO="disk") == ["IOPAINT_FLEET_SAVE_TO='disk' is wrong, accepted: host, browser"]
+
+
 def test_values_include_the_config(entrypoint, source, config):
     _command, values = entrypoint.plan([], source, {"IOPAINT_CONFIG": config})
     assert (values["device"], values["host"], values["port"]) == ("cuda", "127.0.0.1", 8080)

@@ -1,20 +1,25 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The filters of the role gateway."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.iopaint.fleet.plugins.filter.gateway import (
     certificate_faults,
     gateway_pools,
     in_network,
+    limit_faults,
     network_faults,
+    sso_faults,
     user_faults,
     virtual_address_fault,
 )
 
 GROUPS = {"gpu_hosts": ["gpu-1"], "cpu_hosts": ["cpu-1", "gw"], "gateways": ["gw"], "fast": ["gpu-1"]}
 EVERYWHERE = {"iopaint_bind_address": "0.0.0.0"}
-GPU = {**EVERYWHERE, "iopaint_instances": [{"name": "gpu", "variant": "gpu", "port": 8081}]}
+GPU = {**EVERYWHERE, "iopaint_instances": [{"name": "gpu", "variant": "gpu", "port": 8081, "labels": ["large", "design"]}]}
 HOSTS = {
     "gpu-1": {**GPU, "ansible_host": "192.0.2.7", "nvidia_container_toolkit_result": {"devices": ["a", "b"]}},
     "cpu-1": {**EVERYWHERE, "iopaint_address": "10.0.0.9", "ansible_host": "192.0.2.8"},
@@ -52,6 +57,9 @@ def test_the_only_pool_has_the_gateway_s_name():
         ({"groups": ["fast"]}, ["gpu-1:gpu-0", "gpu-1:gpu-1"]),
         ({"variant": "cpu"}, ["cpu-1:cpu", "gw:cpu"]),
         ({"instances": ["gpu-1"]}, ["gpu-1:gpu-1"]),
+        ({"labels": ["design"]}, ["gpu-1:gpu-0", "gpu-1:gpu-1"]),
+        ({"labels": ["large", "design"], "instances": ["gpu-0"]}, ["gpu-1:gpu-0"]),
+        ({"labels": [], "groups": ["fast"]}, ["gpu-1:gpu-0", "gpu-1:gpu-1"]),
         ({"groups": ["cpu_hosts"], "instances": ["cpu"], "variant": "cpu"}, ["cpu-1:cpu", "gw:cpu"]),
     ],
 )
@@ -91,6 +99,12 @@ ONE = {"name": "a", "host": "a.example.com"}
     [
         ([], {"cpu-1": {}}, r"can't reach cpu-1:cpu, published on 127.0.0.1 of another host. Set iopaint_bind_address"),
         ([{**ONE, "variant": "gpu", "groups": ["cpu_hosts"]}], {}, r"gateway_pools\[0\] \(a\) has no instance"),
+        (
+            [{**ONE, "labels": ["large", "tiny"]}],
+            {},
+            r"gateway_pools\[0\] \(a\): no instance has the label tiny; there are design, large",
+        ),
+        ([{**ONE, "labels": ["large"], "variant": "cpu"}], {}, r"gateway_pools\[0\] \(a\) has no instance"),
         ([{**ONE, "groups": ["nowhere"]}], {}, r"gateway_pools\[0\] \(a\): the inventory has no group nowhere"),
         ([ONE, {**ONE, "host": "b.example.com"}], {}, "name a is used by more than one pool"),
         ([ONE, {**ONE, "name": "b", "host": "A.example.com"}], {}, "host a.example.com is used by more than one pool"),
@@ -159,6 +173,48 @@ def test_what_is_wrong_with_networks_is_said():
         "nets[0] is no network as 192.0.2.0/24 or 2001:db8::/64: 192.0.2.1/24 has host bits set.",
         "nets[1] is no network as 192.0.2.0/24 or 2001:db8::/64: 'office' does not appear to be an IPv4 or IPv6 network.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("header", "addresses", "words"),
+    [
+        ("", [], ""),
+        ("X-Remote-User", ["192.0.2.1"], ""),
+        ("X-Remote-User", [], "Give the name of a header and the addresses that may send it, or neither."),
+        ("", ["192.0.2.1"], "gateway_sso_header is '' and gateway_sso_addresses '192.0.2.1'."),
+        ("X User", ["192.0.2.1"], "Give the name of a header"),
+        ("HOST", ["192.0.2.1"], "gateway_sso_header is HOST, which has a meaning of its own."),
+        ("X-Remote-User", ["proxy"], "gateway_sso_addresses[0] is no network"),
+    ],
+)
+def test_a_sign_on_proxy_that_can_not_work_is_named(header, addresses, words):
+    faults = sso_faults(header, addresses)
+    assert words in " ".join(faults)
+    assert len(faults) == bool(words)
+
+
+def test_numbers_out_of_their_limits_are_named():
+    limits = {"gateway_queue": [1, 100], "gateway_hold": [0, 10]}
+    assert limit_faults(limits, [1, "10"]) == []
+    assert limit_faults(limits, [0, "11"]) == [
+        "gateway_queue is 0, which must be from 1 to 100.",
+        "gateway_hold is 11, which must be from 0 to 10.",
+    ]
+
+
+def test_the_role_s_own_numbers_are_within_its_limits():
+    role = Path(__file__).resolve().parents[2] / "roles" / "gateway"
+    defaults, own = (yaml.safe_load((role / name / "main.yml").read_text()) for name in ("defaults", "vars"))
+    limits = own["__gateway_limits"]
+    assert limit_faults(limits, [defaults[name] for name in limits]) == []
+    numbers = {name for name, value in defaults.items() if isinstance(value, int) and "port" not in name}
+    assert numbers == set(limits)
+
+
+@pytest.mark.parametrize("name", ["https://paint.example.com", "paint.example.com:443", "", "a b"])
+def test_a_name_that_is_none_is_refused_by_its_variable(name):
+    with pytest.raises(AnsibleFilterError, match=r"^gateway_name is '.*', and must be a host name"):
+        gateway_pools([], HOSTS, GROUPS, "gw", name)
 
 
 INTERFACES = [

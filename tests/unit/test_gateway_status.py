@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.action import gateway_status as action
 from ansible_collections.iopaint.fleet.plugins.action import status_report
 from ansible_collections.iopaint.fleet.plugins.module_utils import foreign, haproxy
@@ -249,7 +250,7 @@ def test_a_gateway_that_serves(gateway, look):
         f"gpu-05:gpu-0 is draining. If no play is at work on it, {BACK.replace('02', '05')}{gateway.socket}",
     ]
     assert small["notes"][0] == "None of its instances serves. Requests wait for one."
-    assert gateway.asked == ["show stat", "show info", "show ssl cert /etc/iopaint-gateway/tls/server.crt"]
+    assert gateway.asked == ["show stat", "show info", "show ssl cert /etc/iopaint-gateway/tls/server.pem"]
     assert gateway.calls.read_text().splitlines() == [
         "--no-pager --identifier=haproxy --output=cat --reverse --lines=20000 --since=-1h"
     ]
@@ -278,8 +279,10 @@ def test_a_server_whose_name_could_not_be_resolved_is_down(gateway, look):
         assert "gpu-02:gpu-0 is down: its name could not be resolved." in look()["pools"][0]["notes"]
 
 
-def test_haproxy_that_is_not_installed_is_told(gateway, look):
-    (gateway.engine.bin / "haproxy").unlink()
+def test_haproxy_that_is_not_installed_is_told(look, monkeypatch):
+    """Also where the machine of the tests has one."""
+    found = AnsibleModule.get_bin_path
+    monkeypatch.setattr(AnsibleModule, "get_bin_path", lambda self, name: None if name == "haproxy" else found(self, name))
     result = look()
     assert result["haproxy"]["state"] == "not installed"
     assert (result["pools"], result["certificate"]["until"]) == ([], None)

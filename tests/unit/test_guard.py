@@ -138,6 +138,29 @@ def form(name, data=b"x", field="file"):
 FORM = {"content_type": "multipart/form-data; boundary=b"}
 
 
+@pytest.mark.parametrize("path", ["/api/v1/inpaint", "/api/v1/save_image", "/api/v1/model"])
+def test_nothing_goes_on_once_a_request_is_over(app, tmp_path, path):
+    """A task that is left is said in the log as destroyed."""
+
+    async def reads_on(scope, receive, send):
+        """As Starlette's streams do."""
+        await app(scope, receive, send)
+        waits = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        waits.cancel()
+
+    async def one():
+        client = Client(guard.Guard(reads_on, guard.Limits(), tmp_path), "POST", path, b"{}")
+        await client.done
+        await asyncio.sleep(0)  # so that what was cancelled ends
+        await asyncio.sleep(0)
+        return client.status, asyncio.all_tasks() - {asyncio.current_task()}
+
+    status, left = asyncio.run(one())
+    assert status
+    assert left == set()
+
+
 def test_the_limits_come_from_variables():
     given = {
         "IOPAINT_FLEET_ALLOWED_HOSTS": "Paint.example.com, b.example.com",

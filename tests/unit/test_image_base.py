@@ -11,7 +11,7 @@ from ansible_collections.iopaint.fleet.plugins.modules import image_base
 
 NAME, MADE = "debian:bookworm-slim", "iopaint-base:bookworm"
 MMDEBSTRAP = """
-import json, os, sys
+import io, json, os, sys, tarfile
 source = sys.stdin.read() if sys.argv[-1] == "-" else ""
 proxies = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy") and value}
 conf = next((word.partition("=")[2] for word in sys.argv if word.startswith("--aptopt=/")), None)
@@ -20,7 +20,10 @@ json.dump(seen, open(LOG, "w"))
 if FAILS:
     sys.exit("E: " + "x" * 1000 + source + "cannot reach the mirror")
 archive = next(word for word in sys.argv if word.endswith(".tar"))
-open(archive, "w").write("root file system")
+with tarfile.open(archive, "w") as tar:
+    member = tarfile.TarInfo("./var/lib/dpkg/status")
+    member.size = len(STATUS)
+    tar.addfile(member, io.BytesIO(STATUS.encode()))
 """
 
 
@@ -33,8 +36,8 @@ def run(run_module):
 def mmdebstrap(engine, tmp_path):
     """Puts the stand-in on PATH and gives the file that takes its arguments."""
 
-    def install(fails=""):
-        engine.program("mmdebstrap", MMDEBSTRAP, LOG=tmp_path / "mmdebstrap.json", FAILS=fails)
+    def install(fails="", status="libc6 1"):
+        engine.program("mmdebstrap", MMDEBSTRAP, LOG=tmp_path / "mmdebstrap.json", FAILS=fails, STATUS=status)
         return tmp_path / "mmdebstrap.json"
 
     return install
@@ -91,6 +94,18 @@ def test_a_pruned_base_counts_by_the_newest_image_that_was_built_from_it(run, en
     assert not engine.calls("pull")
 
 
+def test_the_newest_image_is_the_one_that_was_built_last(run, engine):
+    """The time of an image is its source's, which two images of one source share."""
+    images = {"old": ("9", "2026-01-01T00:00:00Z"), "new": ("1", "2026-01-02T00:00:00Z"), "older": ("5", "2025-12-31T00:00:00Z")}
+    built_from(engine, **{name: (f"{NAME}@sha256:{base}", "2025-01-01T00:00:00Z") for name, (base, _built) in images.items()})
+    held = engine.state["images"]
+    for name, (_base, built) in images.items():
+        labels = {**json.loads(held[name]["Labels"]), "org.opencontainers.image.created": built}
+        held[name]["Labels"] = json.dumps(labels)
+    engine.set(images=held)
+    assert run(recorded=True)["id"] == "sha256:1"
+
+
 def test_a_base_that_is_there_goes_before_a_recorded_one(run, engine):
     built_from(engine, new=(f"{NAME}@sha256:2", "2026-02-01T00:00:00Z"))
     engine.have(NAME)
@@ -129,6 +144,66 @@ def test_a_bootstrap_pulls_nothing_and_uses_suite_and_mirror(run, engine, mmdebs
     called = json.loads(log.read_text())
     assert called["source"] == "deb http://mirror.example.com/debian trixie main\n"
     assert {"trixie", "--dpkgopt=force-unsafe-io"} <= set(called["argv"])
+    assert not engine.calls("pull")
+
+
+@pytest.mark.parametrize("source", ["auto", "pull"])
+def test_a_refresh_pulls_a_tag_again(run, engine, source):
+    engine.set(registry=[NAME])
+    first = run(source=source)
+    again = run(source=source, refresh=True)
+    assert (again["changed"], again["how"], again["id"]) == (False, "host", first["id"])
+    engine.set(edition="-2")
+    assert run(source=source)["id"] == first["id"]
+    newer = run(source=source, refresh=True)
+    assert (newer["changed"], newer["how"], newer["image"]) == (True, "pulled", NAME)
+    assert newer["id"] == engine.ids[NAME] != first["id"]
+
+
+def test_a_refresh_makes_an_image_of_packages_again_and_keeps_it_if_they_are_the_same(run, engine, mmdebstrap):
+    mmdebstrap()
+    engine.set(registry=[NAME])
+    first = run(source="bootstrap")
+    again = run(refresh=True)
+    assert (again["changed"], again["how"], again["image"], again["id"]) == (False, "host", MADE, first["id"])
+    mmdebstrap(status="libc6 2")
+    newer = run(refresh=True)
+    assert (newer["changed"], newer["how"]) == (True, "bootstrapped")
+    assert newer["id"] == engine.ids[MADE] != first["id"]
+    assert not engine.calls("pull")
+
+
+def test_a_refresh_asks_for_the_tool_that_makes_an_image(run, engine):
+    engine.have(MADE)
+    assert run(refresh=True)["how"] == "missing"
+
+
+def test_a_refresh_leaves_an_image_that_is_named_by_its_digest(run_module, engine):
+    name = f"{NAME}@sha256:{'0' * 64}"
+    engine.have(name)
+    result = run_module(image_base, name=name, refresh=True)
+    assert (result["changed"], result["how"], result["image"]) == (False, "host", name)
+    assert not engine.calls("pull")
+
+
+def test_a_refresh_without_a_registry_keeps_the_image_and_says_why(run, engine):
+    engine.have(NAME)
+    result = run(refresh=True)
+    assert (result["changed"], result["how"], result["image"], result["id"]) == (False, "host", NAME, f"sha256:{NAME}")
+    assert "manifest unknown" in result["reason"]
+    assert "could not be pulled: " in run(refresh=True, source="pull", failed=True)["msg"]
+
+
+def test_a_refresh_takes_no_recorded_base(run, engine):
+    built_from(engine, new=(f"{NAME}@sha256:2", "2026-02-01T00:00:00Z"))
+    engine.set(registry=[NAME])
+    assert run(recorded=True, refresh=True)["how"] == "pulled"
+
+
+def test_check_mode_refreshes_nothing(run, engine):
+    engine.have(NAME)
+    engine.set(registry=[NAME])
+    assert run(refresh=True, check=True)["how"] == "host"
     assert not engine.calls("pull")
 
 
@@ -251,6 +326,16 @@ def test_an_archive_is_loaded_once_and_nothing_pulled(run, engine, archive):
     again = run(archive=archive)
     assert (again["changed"], again["how"]) == (False, "host")
     assert not engine.calls("pull")
+
+
+def test_a_refresh_loads_an_archive_again(run, engine, archive):
+    run(archive=archive)
+    again = run(archive=archive, refresh=True)
+    assert (again["changed"], again["how"]) == (False, "host")
+    engine.have(NAME)
+    newer = run(archive=archive, refresh=True)
+    assert (newer["changed"], newer["how"], newer["id"]) == (True, "loaded", f"sha256:loaded-{NAME}")
+    assert run(archive=archive + "-no", refresh=True)["how"] == "unloaded"
 
 
 def test_the_digest_of_a_name_does_not_count_for_an_archive(run_module, engine, archive):

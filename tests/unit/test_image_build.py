@@ -83,6 +83,27 @@ def test_the_build_gets_what_it_is_made_of(run, engine, recipe, tmp_path):
     assert "--builder default" in " ".join(call["argv"])
 
 
+def test_the_packages_of_a_refresh_are_part_of_the_name_and_its_time_reaches_the_build(run, engine, tmp_path):
+    plain = run(refreshed=str(tmp_path / "refreshed.json"))["image"]
+    assert engine.calls("buildx")[-1]["env"]["REFRESHED"] == ""
+    assert run(check=True)["image"] == plain
+    names = []
+    for time, version in (("2026-01-01T00:00:00Z", "1"), ("2026-01-02T00:00:00Z", "2"), ("2026-01-03T00:00:00Z", "2")):
+        (tmp_path / "refreshed.json").write_text(json.dumps({"time": time, "packages": {"libc6": version}}))
+        names.append(run(refreshed=str(tmp_path / "refreshed.json"))["image"])
+        assert engine.calls("buildx")[-1]["env"]["REFRESHED"] == min(time, "2026-01-02T00:00:00Z")
+    assert names[0] != plain
+    assert names[0] != names[1] == names[2]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"packages": {}}', '{"time": "now"}'])
+def test_a_damaged_record_of_a_refresh_is_named(run, engine, tmp_path, text):
+    (tmp_path / "refreshed.json").write_text(text)
+    message = run(refreshed=str(tmp_path / "refreshed.json"), failed=True)["msg"]
+    assert f"The record of the last refresh, {tmp_path}/refreshed.json, can't be used: it" in message
+    assert not engine.calls("buildx")
+
+
 def test_the_host_s_environment_does_not_reach_the_build(run, engine, recipe, monkeypatch):
     shutil.copy(ROOT / "docker" / "docker-bake.hcl", recipe)
     named = re.findall(r'^variable "(\w+)"', (recipe / "docker-bake.hcl").read_text(), re.MULTILINE)

@@ -94,6 +94,13 @@ def test_limits_become_variables():
     }
 
 
+def test_where_the_page_saves_is_a_variable_unless_it_is_the_host():
+    assert "IOPAINT_FLEET_SAVE_TO" not in instances(entry(save_to="host"))[0]["environment"]
+    assert instances(entry(save_to="browser"))[0]["environment"]["IOPAINT_FLEET_SAVE_TO"] == "browser"
+    with pytest.raises(AnsibleFilterError, match=r"instances\[0\]: save_to 'disk' must be host or browser\."):
+        instances(entry(save_to="disk"))
+
+
 @pytest.mark.parametrize("host", ["https://paint.example.com", "paint.example.com:8080", "a b", "", "a,b", "-a", "a..b"])
 def test_a_name_that_is_no_host_s_is_refused(host):
     with pytest.raises(AnsibleFilterError, match=r"instances\[0\]: guard.allowed_hosts has .*; a host name is wanted"):

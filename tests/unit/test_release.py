@@ -20,6 +20,7 @@ class Engine:
     def __init__(self):
         self.images, self.running, self.events, self.calls, self.used = {}, {}, [], [], set()
         self.containers = {}  # their compose projects
+        self.packages = {}  # of images, by ID
         self.unhealthy = set()  # compose projects
         self.top, self.ports, self.stopped = None, {}, set()  # of instances: address and port; those whose container is stopped
 
@@ -119,6 +120,7 @@ class Engine:
 def docker(monkeypatch):
     engine = Engine()
     monkeypatch.setattr(release, "Docker", engine)
+    monkeypatch.setattr(release, "debian_packages", lambda _docker, image_id: engine.packages.get(image_id, {}))
     for version in range(1, 8):
         engine.have(f"iopaint:cpu-v{version}-abc", ref=f"v{version}")
     return engine
@@ -274,6 +276,30 @@ def test_other_inputs_make_a_new_release(deploy, state, top, docker, change):
     outcomes, linked = state()
     assert list(outcomes.values()) == ["previous", "current"]
     assert (linked, done["before"]) == (done["id"], ONE)
+
+
+def test_a_release_says_what_changed_in_the_packages_of_its_image(deploy, step, docker, record, tmp_path):
+    docker.packages = {
+        "sha256:iopaint:cpu-v1-abc": {"libc6": "2.36-9", "libssl3": "3.0.15-1", "perl": "5.36"},
+        "sha256:iopaint:cpu-v2-abc": {"libc6": "2.36-9", "libssl3": "3.0.16-1", "perl": "5.36"},
+    }
+    deploy(wanted(1))
+    assert record("0001-cpu-v1-abc")["packages"] == []
+    changed = ["libssl3 3.0.15-1 → 3.0.16-1"]
+    assert step("prepared", [wanted(2)])["instances"][0]["packages"] == changed
+    deploy(wanted(2))
+    assert record("0002-cpu-v2-abc")["packages"] == changed
+    lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+    assert [line.get("packages") for line in lines if line["action"] == "prepared"] == [None, changed]
+    back = step("prepared", [], to="previous")["instances"][0]
+    assert (back["id"], back["packages"]) == ("0001-cpu-v1-abc", [])
+
+
+def test_an_image_without_a_list_of_packages_has_no_changes(deploy, docker, record):
+    docker.packages = {"sha256:iopaint:cpu-v1-abc": {"libc6": "2.36-9"}}
+    deploy(wanted(1))
+    deploy(wanted(2))
+    assert record("0002-cpu-v2-abc")["packages"] == []
 
 
 def test_the_counter_goes_on_whatever_the_clock_says(deploy, state, monkeypatch):

@@ -97,12 +97,12 @@ def test_the_log_has_a_json_line_for_each_request(ask, gateway):
     assert all(isinstance(line[key], int) for key in ("held_ms", "waited_ms", "served_ms", "total_ms", "bytes"))
 
 
-def test_statistics_and_metrics_are_for_loopback(gateway, ask):
+def test_statistics_and_metrics_are_for_loopback_and_the_operators(gateway, ask):
     answer = gateway(
         "python3 -c \"import urllib.request as r; print(r.urlopen('http://127.0.0.1:8404/metrics').read().decode())\""
     )
     assert 'haproxy_server_check_status{proxy="paint",server="iopaint-gateway-2:cpu",state="L7OK"} 1' in answer
-    assert ask(port=8404, ca=None)["status"] == 0
+    assert ask(port=8404, ca=None)["status"] == 403
     assert ask(user=ALICE, path="/metrics")["status"] == 404
 
 

@@ -45,7 +45,14 @@ def certificates(tmp_path_factory):
     ("variables", "words"),
     [
         ({"gateway_users": []}, ["would let nobody in", "Set gateway_users"]),
-        ({"gateway_users": [{"name": "carol"}]}, ["gateway_users[0] (carol) has neither password nor hash"]),
+        (
+            {"gateway_users": [{"name": "carol"}], "gateway_login_failures": 0, "gateway_stats_networks": ["here"]},
+            [
+                "gateway_users[0] (carol) has neither password nor hash",
+                "gateway_login_failures is 0",
+                "gateway_stats_networks[0] is no",
+            ],
+        ),
         ({"gateway_stats_port": 8080}, ["Port 8080 is taken by docker-proxy", "gateway_stats_port"]),
         ({"gateway_bind_addresses": ["192.0.2.1"]}, ["gateway_bind_addresses is 192.0.2.1, and the host has 127.0.0.1"]),
         ({"gateway_pools": [{**POOL, "variant": "gpu"}]}, ["gateway_pools[0] (a) has no instance"]),

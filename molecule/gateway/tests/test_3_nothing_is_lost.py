@@ -39,7 +39,7 @@ def test_a_pool_whose_only_instance_is_switched_holds_requests(gateway, load, ru
         time.sleep(2)
         runtime(f"set server {one} state maint")
         for _attempt in range(50):
-            if f'server="{GATEWAYS[0]}:cpu"}} 0' in metric(gateway, "haproxy_server_current_sessions"):
+            if f'proxy="paint",server="{GATEWAYS[0]}:cpu"}} 0' in metric(gateway, "haproxy_server_current_sessions"):
                 break
             time.sleep(0.1)
         gateway("docker restart -t 1 iopaint-cpu-iopaint-cpu-1")
@@ -103,3 +103,27 @@ def test_a_full_line_is_refused_at_once(load, runtime):
     statuses = [answer["status"] for answer in answers()]
     assert set(statuses) == {200, 503}
     assert 30 <= statuses.count(200) <= 33, statuses
+
+
+def test_a_new_token_loses_nothing_and_ends_the_former_one(gateway, second, load, ask):
+    former = gateway("cat /etc/iopaint-gateway/token")
+    answers = load(count=5000, pause=0.1)
+    run = play("playbooks/rotate_token.yml")
+    found = answers(enough=True)
+    assert run.rc == 0, run.output
+    assert lost(found) == []
+    token = gateway("cat /etc/iopaint-gateway/token")
+    assert token != former
+    assert token not in run.output
+    for host in (gateway, second):
+        assert host("cat /opt/iopaint/instances/.gateway/token") == token
+        for given, status in ((former, 401), (token, 200)):
+            assert ask(address=host.name, port=8080, ca=None, headers={"X-IOPaint-Token": given})["status"] == status
+
+
+def test_a_new_token_is_for_the_whole_fleet(gateway):
+    before = gateway("cat /etc/iopaint-gateway/token")
+    run = play("playbooks/rotate_token.yml", "--limit", GATEWAYS[0])
+    assert run.rc == 2, run.output
+    assert run.says(f"-l leaves out {GATEWAYS[1]}", "Run the playbook without -l. Nothing was changed."), run.output
+    assert gateway("cat /etc/iopaint-gateway/token") == before

@@ -49,19 +49,25 @@ def test_the_same_again_changes_nothing(certified):
     assert [run.changed(name) for name in GATEWAYS] == [0, 0], run.output
 
 
+def test_the_certificate_is_used_again_after_one_of_another_kind(certified, gateway):
+    before = gateway(SERIAL)
+    for variables, same in (({}, False), (ACME, True)):
+        run = play("playbooks/gateway.yml", "--limit", GATEWAYS[0], **variables)
+        assert run.rc == 0, run.output
+        assert (gateway(SERIAL) == before) is same
+
+
 def test_a_renewal_loses_no_request(certified, gateway, load):
     before = gateway(SERIAL)
     assert "Pebble" in before
     answers = load(count=5000, pause=0.05, ca=certified)
     again = "/usr/bin/certbot certonly -n -q -c /etc/iopaint-gateway/acme/certbot.ini --force-renewal"
-    unit = json.dumps(f"[Service]\nExecStart=\nExecStart={again}")
+    unit, changed = json.dumps(f"[Service]\nExecStart=\nExecStart={again}"), "/run/systemd/system/iopaint-gateway-acme.service.d"
     try:
-        gateway(
-            f"mkdir /run/systemd/system/iopaint-gateway-acme.service.d && printf {unit} > $_/now.conf && systemctl daemon-reload"
-        )
+        gateway(f"mkdir {changed} && printf {unit} > {changed}/now.conf && systemctl daemon-reload")
         gateway("systemctl start iopaint-gateway-acme.service")
     finally:
-        gateway("rm -r /run/systemd/system/iopaint-gateway-acme.service.d && systemctl daemon-reload")
+        gateway(f"rm -r {changed} && systemctl daemon-reload")
         found = answers(enough=True)
     assert lost(found) == []
     assert gateway(SERIAL) != before

@@ -12,13 +12,6 @@ pytestmark = pytest.mark.usefixtures("forgotten")
 
 
 @pytest.fixture
-def ca(gateway):
-    """The authority of the certificate that the gateway has by now, as a file on the visitor's host."""
-    issuer = gateway("openssl x509 -in /etc/iopaint-gateway/tls/server.crt -noout -issuer")
-    return "/srv/client/acme-root.crt" if "Pebble" in issuer else "/srv/client/ca.crt"
-
-
-@pytest.fixture
 def status(tmp_path):
     """Report, and return the run, what is known of each gateway, and the page."""
 

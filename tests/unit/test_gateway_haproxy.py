@@ -1,0 +1,630 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The gateway's configuration in a real HAProxy on loopback: who gets in, and what an instance behind it is told."""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+# HAPROXY names another version's program, to try the configuration with it.
+PROGRAM = os.environ.get("HAPROXY") or shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin")
+pytestmark = pytest.mark.skipif(not (PROGRAM and shutil.which("openssl")), reason="needs haproxy and openssl")
+
+ROLE = Path(__file__).resolve().parents[2] / "roles" / "gateway"
+NAME = "paint.example.com"
+TOKEN = "t" * 43
+# What only root, or a host with systemd, has.
+OF_A_HOST = ("    chroot ", "    user haproxy", "    group haproxy", "    daemon")
+USERS = ["alice", "mallory"]
+PASSWORD = "long enough"  # of both
+UPGRADE = [
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", b64encode(b"x" * 16).decode()),
+]
+RFC_6455 = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+TRUSTED, SSO, ELSEWHERE = "127.0.0.3", "127.0.0.4", "127.0.0.1"
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def trusted(value):
+    """Let Ansible template what the role's own files say."""
+    if isinstance(value, dict):
+        return {key: trusted(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [trusted(each) for each in value]
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
+def insecure():
+    """Return the context of a client that takes any certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+class Instance(BaseHTTPRequestHandler):
+    """Answers with what it was asked, as JSON."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        if self.headers["Upgrade"] == "websocket":
+            return self.upgrade()
+        headers = [[name.lower(), value] for name, value in self.headers.items()]
+        self.reply(json.dumps({"path": self.path, "headers": headers}).encode())
+        return None
+
+    def do_POST(self):
+        """Stay with the client, as a computation does, until the instance is told to go on."""
+        self.server.go_on.wait(20)
+        self.reply(b"computed")
+
+    def reply(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Powered-By", "a version")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def upgrade(self):
+        self.send_response(101)
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Upgrade", "websocket")
+        answer = hashlib.sha1(self.headers["Sec-WebSocket-Key"].encode() + RFC_6455, usedforsecurity=False)
+        self.send_header("Sec-WebSocket-Accept", b64encode(answer.digest()).decode())
+        self.end_headers()
+        self.wfile.write(b"open")
+        self.rfile.read(1)  # until the client takes its leave, or the gateway ends it
+        self.close_connection = True
+
+    def log_message(self, *_args):
+        """Say nothing."""
+
+
+class Gateway:
+    """HAProxy with the role's configuration, before one instance."""
+
+    def __init__(self, folder, **variables):
+        self.folder, self.port, self.stats_port, self.redirect_port = folder, free_port(), free_port(), free_port()
+        self.socket = folder / "admin.sock"
+        self.variables = variables
+
+    def render(self, instance_port):
+        """Return the text of the configuration."""
+        own = {file: yaml.safe_load((ROLE / file / "main.yml").read_text()) for file in ("defaults", "vars")}
+        pools = self.variables.pop("pools", [("paint", NAME)])
+        server = {"address": "127.0.0.1", "port": instance_port, "cookie": "c00c1e"}
+        given = {
+            "inventory_hostname": "gw",
+            "groups": {"gateways": ["gw"]},
+            "gateway_bind_addresses": ["127.0.0.1"],
+            "gateway_port": self.port,
+            "gateway_redirect_port": self.redirect_port,
+            "gateway_stats_port": self.stats_port,
+            "gateway_name": NAME,
+            "gateway_resolved": [{"name": name, "host": host, "servers": [{"name": "gw:cpu", **server}]} for name, host in pools],
+            "__gateway_dir": str(self.folder),
+            "__gateway_socket": str(self.socket),
+            "__gateway_hashes": {"results": []},
+            **self.variables,
+        }
+        templar = Templar(loader=DataLoader(), variables=trusted({**own["defaults"], **own["vars"], **given}))
+        path = ROLE / "templates" / "haproxy.cfg.j2"
+        return templar.template(trust_as_template(f"{{{{ lookup('ansible.builtin.template', '{path}') }}}}"))
+
+    @contextlib.contextmanager
+    def run(self, certificate):
+        """Run it."""
+        instance = ThreadingHTTPServer(("127.0.0.1", 0), Instance)
+        self.go_on = instance.go_on = threading.Event()
+        instance.handle_error = lambda *_args: None  # of a health check that is not read to its end
+        threading.Thread(target=instance.serve_forever, daemon=True).start()
+        (self.folder / "tls").mkdir(exist_ok=True)
+        shutil.copy(certificate, self.folder / "tls")
+        (self.folder / "token.map").write_text(f"iopaint {TOKEN}\n")
+        (self.folder / "servers.state").write_text("1\n")
+        shutil.copy(ROLE / "files" / "hold.lua", self.folder)
+        text = self.render(instance.server_port)
+        text = "\n".join(line for line in text.splitlines() if not line.startswith(OF_A_HOST)) + "\n"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as log:
+            log.bind(("127.0.0.1", 0))
+            log.settimeout(5)
+            assert "log /dev/log len 8192" in text
+            text = text.replace("log /dev/log", f"log 127.0.0.1:{log.getsockname()[1]}").replace(
+                "len 8192", "len 8192 format raw"
+            )
+            self.log = log
+            (self.folder / "haproxy.cfg").write_text(text)
+            command = [PROGRAM, "-db", "-f", self.folder / "haproxy.cfg"]
+            check = subprocess.run([*command, "-c"], capture_output=True, text=True, check=False)
+            assert check.returncode == 0, check.stdout + check.stderr
+            self.warnings = [line for line in check.stderr.splitlines() if "WARNING" in line]
+            self.command = command
+            self.start()
+            try:
+                self.wait()
+                yield self
+            finally:
+                self.stop()
+                self.go_on.set()
+                instance.shutdown()
+                instance.server_close()
+
+    def start(self):
+        """Start the program."""
+        self.process = subprocess.Popen(self.command, stderr=subprocess.DEVNULL)
+
+    def stop(self):
+        """End the program."""
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self):
+        """Start it anew with the states that the servers have, as a reload does."""
+        (self.folder / "servers.state").write_text(self.runtime("show servers state"))
+        self.stop()
+        self.start()
+        for _attempt in range(100):
+            with contextlib.suppress(OSError):
+                self.runtime("show info")
+                return
+            time.sleep(0.05)
+
+    def wait(self):
+        """Wait until the gateway serves from the instance."""
+        for _attempt in range(200):
+            with contextlib.suppress(OSError):
+                if ",UP," in self.runtime("show stat") or ",L7OK," in self.runtime("show stat"):
+                    return
+            time.sleep(0.05)
+        raise AssertionError("HAProxy does not serve from the instance")
+
+    def runtime(self, command):
+        """Return the answer of the runtime interface."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.socket))
+            connection.sendall(command.encode() + b"\n")
+            return connection.makefile().read()
+
+    def forgotten(self, table, key):
+        """Wait until nothing of a key is under way."""
+        for _attempt in range(100):
+            if "conn_cur=0" in self.runtime(f"show table {table} key {key}"):
+                return
+            time.sleep(0.05)
+        raise AssertionError(self.runtime(f"show table {table}"))
+
+    def metrics(self):
+        """Return the measures for Prometheus."""
+        return self.ask("/metrics", port=self.stats_port, host="localhost")[2]
+
+    def ask(self, path="/", *headers, source=ELSEWHERE, port=None, host=NAME, method="GET", certificate=None):
+        """Return status, headers and body of the answer; headers are pairs, and one may come twice."""
+        if port is None:
+            context = insecure()
+            if certificate:
+                context.load_cert_chain(certificate)
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=30, source_address=(source, 0), context=context
+            )
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=(source, 0))
+        with contextlib.closing(connection):
+            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+            for name, value in ([("Host", host)] if host else []) + list(headers):
+                connection.putheader(name, value)
+            connection.endheaders()
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read().decode()
+
+    def told(self, *args, **options):
+        """Return the headers that the instance was told, as pairs."""
+        status, _headers, body = self.ask(*args, **options)
+        assert status == 200, body
+        return [tuple(header) for header in json.loads(body)["headers"]]
+
+    def config(self, frontend):
+        """Return what the configuration says of a frontend."""
+        return (self.folder / "haproxy.cfg").read_text().partition(f"frontend {frontend}\n")[2].partition("\n\n")[0]
+
+    def logged(self, path):
+        """Return the line of the log about a path."""
+        while True:
+            line = json.loads(self.log.recv(9000))
+            if line["path"] == path:
+                return line
+
+
+def login(user, password=PASSWORD):
+    return "Authorization", "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A file with a certificate and its key."""
+    folder, now = tmp_path_factory.mktemp("tls"), datetime.now(timezone.utc)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+    public = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "server.pem").write_bytes(public + private)
+    return folder / "server.pem"
+
+
+@pytest.fixture(scope="module")
+def users():
+    """The users with their hashes."""
+    made = subprocess.run(["openssl", "passwd", "-6", PASSWORD], capture_output=True, text=True, check=True).stdout.strip()
+    return [{"name": name, "hash": made} for name in USERS]
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory, certificate, users):
+    """A gateway with users, a sign-on proxy, and networks without a login that the proxy's address is in."""
+    made = Gateway(
+        tmp_path_factory.mktemp("gateway"),
+        gateway_users=users,
+        gateway_sso_header="X-Remote-User",
+        gateway_sso_addresses=[SSO],
+        gateway_trusted_networks=[TRUSTED, SSO],
+        gateway_login_failures=1000,
+    )
+    with made.run(certificate):
+        yield made
+
+
+def test_nobody_gets_in_without_a_login(gateway):
+    assert gateway.ask()[0] == 401
+    assert gateway.ask("/", login("alice", "wrong"))[0] == 401
+    assert ("x-forwarded-user", "alice") in gateway.told("/", login("alice"))
+
+
+def test_haproxy_has_nothing_to_warn_of(gateway):
+    assert gateway.warnings == []
+
+
+def test_a_login_is_not_remembered_for_what_came_beside_it(gateway):
+    """A user of the team who sends two logins must not open the door to any name with any password."""
+    other = login("alice", "never right")
+    for pair in ([login("mallory"), other], [other, login("mallory")]):
+        assert gateway.ask("/", *pair)[0] in (400, 401)
+        assert gateway.ask("/", other)[0] == 401
+    mixed = ("Authorization", f"{login('mallory')[1]}, {other[1]}")
+    gateway.ask("/", mixed)
+    assert gateway.ask("/", other)[0] == 401
+
+
+def test_an_instance_is_told_the_gateway_s_word_alone(gateway):
+    forged = [(name, "forged") for name in ("X-IOPaint-Token", "x-iopaint-TOKEN", "X-Forwarded-For", "X-Forwarded-User")]
+    forged += [("X-Forwarded-Proto", "forged"), ("X-Remote-User", "forged")]
+    told = gateway.told("/", login("alice"), *forged, ("Connection", "keep-alive, X-IOPaint-Token, X-Forwarded-For"))
+    assert "forged" not in [value for _name, value in told]
+    assert [value for name, value in told if name == "x-iopaint-token"] == [TOKEN]
+    assert [value for name, value in told if name == "x-forwarded-for"] == [ELSEWHERE]
+    assert "authorization" not in dict(told)
+    told = gateway.told("/", *forged, source=TRUSTED)
+    assert "x-forwarded-user" not in dict(told)
+
+
+def test_the_sign_on_proxy_names_the_user(gateway):
+    user = ("X-Remote-User", "carol")
+    assert gateway.ask("/", user)[0] == 401
+    told = gateway.told("/sso", user, source=SSO)
+    assert ("x-forwarded-user", "carol") in told
+    assert "x-remote-user" not in dict(told)
+    line = gateway.logged("/sso")
+    assert (line["user"], line["by"]) == ("carol", "sso")
+
+
+@pytest.mark.parametrize("values", [[], [""], [" "], ["carol", "alice"]], ids=repr)
+def test_the_sign_on_proxy_has_to_name_one_user(gateway, values):
+    """Also where its address is in a network without a login: whoever asks it comes from its address."""
+    headers = [("X-Remote-User", value) for value in values]
+    assert gateway.ask("/", *headers, source=SSO)[0] in (400, 401)
+
+
+def test_a_name_with_commas_is_one_name(gateway):
+    assert ("x-forwarded-user", "CN=carol,O=example") in gateway.told("/", ("X-Remote-User", "CN=carol,O=example"), source=SSO)
+
+
+def test_a_network_without_a_login(gateway):
+    gateway.told("/network", ("X-Remote-User", "carol"), source=TRUSTED)
+    line = gateway.logged("/network")
+    assert (line["user"], line["by"]) == ("-", "network")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/metrics",
+        "/metrics/",
+        "/metrics?x",
+        "/ws/metrics",
+        "/ws/ws/metrics",
+        "/%6detrics",
+        "/%77s/metrics",
+        "/ws/%6Detrics/",
+        "/metrics#x",
+        f"https://{NAME}/metrics",
+    ],
+)
+def test_the_measures_of_an_instance_are_not_for_users(gateway, path):
+    """An instance would give them to the gateway, whose token goes with each request."""
+    assert gateway.ask(path, login("alice"))[0] in (400, 404)
+
+
+def test_other_paths_pass(gateway):
+    for path in ("/metrics.css", "/api/v1/metrics", "/a%20b?c=%2e"):
+        assert json.loads(gateway.ask(path, login("alice"))[2])["path"] == path
+
+
+@pytest.mark.parametrize("host", [NAME, NAME.upper(), f"{NAME}:443", f"{NAME}.", f"{NAME}.:8443"])
+def test_the_gateway_s_name_is_known_however_it_is_written(gateway, host):
+    assert gateway.ask("/", login("alice"), host=host)[0] == 200
+    status, headers, _body = gateway.ask("/x?y", host=host, port=gateway.redirect_port)
+    assert (status, headers["location"]) == (308, f"https://{NAME}:{gateway.port}/x?y")
+
+
+@pytest.mark.parametrize(
+    "host", [None, "", "evil.example.com", f"{NAME}.evil", f"x{NAME}", "127.0.0.1", "[::1]", "[::1]:443", f"{NAME}@evil"]
+)
+def test_other_names_are_refused(gateway, host):
+    for port in (None, gateway.redirect_port):
+        assert gateway.ask("/", login("alice"), host=host, port=port)[0] in (400, 421)
+
+
+def test_a_redirect_stays_on_the_gateway_s_name(gateway):
+    status, headers, _body = gateway.ask(f"http://{NAME}/x", port=gateway.redirect_port)
+    assert (status, headers["location"]) == (308, f"https://{NAME}:{gateway.port}/x")
+
+
+def test_an_upgrade_needs_a_login_as_well(gateway):
+    assert gateway.ask("/ws/socket.io/?transport=websocket", *UPGRADE)[0] == 401
+    assert gateway.ask("/ws/socket.io/?transport=websocket", ("Connection", "Upgrade"), ("Upgrade", "h2c"))[0] == 401
+
+
+def test_statistics_are_for_loopback(gateway):
+    for path in ("/", "/metrics"):
+        assert gateway.ask(path, port=gateway.stats_port, host="127.0.0.1:8404")[0] == 200
+        assert gateway.ask(path, port=gateway.stats_port, host="evil.example.com")[0] == 421
+    assert "bind 127.0.0.1:" in gateway.config("_stats")
+    assert gateway.config("_stats").count("bind ") == 1
+
+
+def test_statistics_are_for_the_operators_networks(tmp_path, certificate, users):
+    made = Gateway(tmp_path, gateway_users=users, gateway_stats_networks=["127.1.0.0/24"], gateway_bind_addresses=["127.5.0.1"])
+    with made.run(certificate):
+        assert made.ask("/metrics", port=made.stats_port, host="127.0.0.1")[0] == 200
+        for source, status in (("127.1.0.9", 200), ("127.1.1.9", 403)):
+            assert made.ask("/metrics", port=made.stats_port, source=source, host="gw")[0] == status
+        assert made.config("_stats").count("bind ") == 2
+        assert f"bind 127.5.0.1:{made.stats_port}" in made.config("_stats")
+
+
+def test_no_header_tells_versions(gateway):
+    headers = {name.lower() for name in gateway.ask("/", login("alice"))[1]}
+    assert not headers & {"server", "x-powered-by"}
+    assert "strict-transport-security" in headers
+    refused = {name.lower() for name in gateway.ask()[1]}
+    assert "strict-transport-security" in refused
+    assert "server" not in refused
+
+
+DRAIN = yaml.safe_load((ROLE / "tasks" / "drain.yml").read_text())[-1]
+
+
+@contextlib.contextmanager
+def page(gateway, path="/ws/socket.io/?transport=websocket"):
+    """Open what an open page keeps, and give its stream."""
+    raw = socket.create_connection(("127.0.0.1", gateway.port), 5)
+    with contextlib.ExitStack() as opened:
+        connection = opened.enter_context(contextlib.closing(insecure().wrap_socket(raw)))
+        lines = [f"GET {path} HTTP/1.1", f"Host: {NAME}", *(": ".join(pair) for pair in [login("alice"), *UPGRADE]), "", ""]
+        connection.sendall("\r\n".join(lines).encode())
+        stream = opened.enter_context(connection.makefile("rb"))
+        assert stream.readline().split()[1] == b"101"
+        while stream.readline().strip():
+            pass
+        assert stream.read(4) == b"open"
+        yield stream
+        with contextlib.suppress(OSError):
+            connection.sendall(b"x")  # for the frame that closes a websocket
+
+
+@pytest.fixture(scope="module")
+def busy():
+    """What a drain waits for: the pattern of the role's task."""
+    (pattern,) = [value for name, value in DRAIN["vars"].items() if name == "busy"]
+    return re.compile(re.sub(r"\{\{.*?\}\}", re.escape("gw:cpu"), pattern))
+
+
+def test_an_open_page_delays_no_drain_and_is_closed(gateway, busy):
+    with page(gateway) as stream:
+        metrics = gateway.metrics()
+        assert 'haproxy_server_current_sessions{proxy="_pages_paint",server="gw:cpu:page"} 1' in metrics
+        assert not busy.search(metrics)
+        gateway.runtime("set server paint/gw:cpu state maint")
+        try:
+            assert stream.read() == b""
+        finally:
+            gateway.runtime("set server paint/gw:cpu state ready")
+    gateway.wait()
+    with page(gateway):
+        assert gateway.runtime("show stat").count(",MAINT") == 0
+
+
+def test_a_user_has_so_many_requests_at_once(tmp_path, certificate, users):
+    made = Gateway(tmp_path, gateway_users=users, gateway_connections_per_user=3, gateway_connections_per_address=20)
+    with made.run(certificate), contextlib.ExitStack() as pages:
+        for _each in range(3):
+            pages.enter_context(page(made))
+        assert made.ask("/", login("alice"))[0] == 429
+        assert made.ask("/", login("mallory"))[0] == 200
+        made.runtime("set server paint/gw:cpu state maint")  # which closes them
+        made.forgotten("_users", "alice")
+        made.runtime("set server paint/gw:cpu state ready")
+        assert made.ask("/", login("alice"))[0] == 200
+
+
+def test_an_address_has_so_many_connections_at_once(tmp_path, certificate, users):
+    made = Gateway(tmp_path, gateway_users=users, gateway_connections_per_address=2)
+    with made.run(certificate), page(made), page(made):
+        for port in (None, made.redirect_port):
+            with pytest.raises((OSError, http.client.HTTPException)):
+                made.ask("/", login("alice"), port=port)
+        assert made.ask("/", login("alice"), source=TRUSTED)[0] == 200
+
+
+def test_a_computation_is_waited_for_and_ends_well(gateway, busy):
+    found = []
+    asking = threading.Thread(target=lambda: found.append(gateway.ask("/api/v1/inpaint", login("alice"), method="POST")))
+    gateway.go_on.clear()
+    asking.start()
+    try:
+        for _attempt in range(100):
+            if busy.search(gateway.metrics()):
+                break
+            time.sleep(0.05)
+        gateway.runtime("set server paint/gw:cpu state maint")
+        assert busy.search(gateway.metrics())
+        gateway.go_on.set()
+        asking.join()
+    finally:
+        gateway.runtime("set server paint/gw:cpu state ready")
+    assert [answer[::2] for answer in found] == [(200, "computed")]
+    assert not busy.search(gateway.metrics())
+    gateway.wait()
+
+
+def test_pages_and_requests_wait_while_nothing_serves(gateway):
+    """And those of pages take no place of the others."""
+    gateway.go_on.set()
+    paths = ["/ws/socket.io/?transport=polling"] * 40 + ["/"] * 5
+    gateway.runtime("set server paint/gw:cpu state maint")
+    try:
+        with ThreadPoolExecutor(len(paths)) as pool:
+            asked = [pool.submit(gateway.ask, path, login("alice")) for path in paths]
+            time.sleep(1)
+            assert not any(each.done() for each in asked)
+            gateway.runtime("set server paint/gw:cpu state ready")
+            assert [each.result()[0] for each in asked] == [200] * len(paths)
+    finally:
+        gateway.runtime("set server paint/gw:cpu state ready")
+    gateway.wait()
+
+
+def test_an_instance_that_is_out_of_service_stays_out_and_comes_back_whole(gateway):
+    """As after a reload, which reads the states of the servers anew."""
+    gateway.runtime("disable server paint/gw:cpu")
+    gateway.restart()
+    try:
+        assert gateway.runtime("show stat").count(",MAINT") == 2
+    finally:
+        gateway.runtime("enable server paint/gw:cpu")
+    gateway.wait()
+    with page(gateway):
+        assert gateway.ask("/", login("alice"))[0] == 200
+
+
+@pytest.fixture(scope="module")
+def authority():
+    """An authority of client certificates: its certificate, and what makes one for a name, with its key."""
+    now, keys = datetime.now(timezone.utc), [ec.generate_private_key(ec.SECP256R1()) for _each in range(2)]
+
+    def made(name, issuer, key, by):
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)] if name else [])
+        issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)])
+        begun = x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
+        begun = begun.not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+        begun = begun.add_extension(x509.BasicConstraints(ca=key is by, path_length=None), critical=True)
+        return begun.sign(by, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    own, client = keys
+    private = client.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return made("authority", "authority", own, own), lambda name: made(name, "authority", client, own) + private
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory, certificate, authority):
+    """A gateway that knows its users by their certificates, and asks others for none."""
+    folder = tmp_path_factory.mktemp("certified")
+    (folder / "tls").mkdir()
+    (folder / "tls" / "client-ca.crt").write_bytes(authority[0])
+    made = Gateway(folder, gateway_client_ca="given")
+    with made.run(certificate):
+        yield made
+
+
+@pytest.mark.parametrize("name", ["dave", "Dave O'Hara", "dave\r\nX-Forwarded-Proto: forged", ""])
+def test_a_client_certificate_names_the_user(certified, authority, tmp_path, name):
+    (tmp_path / "client.pem").write_bytes(authority[1](name))
+    path = f"/by-certificate/{len(name)}"
+    told = certified.told(path, certificate=tmp_path / "client.pem")
+    assert [value for key, value in told if key == "x-forwarded-user"] == [quote(name, safe=" ':")] * bool(name)
+    assert [value for key, value in told if key == "x-forwarded-proto"] == ["https"]
+    line = certified.logged(path)
+    assert (line["user"], line["by"]) == (name or "-", "certificate")
+    assert certified.ask()[0] == 403
+
+
+def has_http2():
+    """Return whether there is a curl that speaks it."""
+    return bool(shutil.which("curl")) and b"HTTP2" in subprocess.run(["curl", "-V"], capture_output=True, check=True).stdout
+
+
+@pytest.mark.skipif(not has_http2(), reason="needs curl with HTTP/2")
+def test_the_same_holds_for_http2(gateway):
+    def ask(path, *headers, host=NAME):
+        given = [part for pair in headers for part in ("-H", ": ".join(pair))]
+        asked = ["curl", "-sk", "--http2", "-m", "20", "-w", "\n%{http_code} %{http_version}", "--connect-to"]
+        done = subprocess.run(
+            [*asked, f"::127.0.0.1:{gateway.port}", *given, f"https://{host}{path}"], capture_output=True, text=True, check=True
+        )
+        body, _newline, last = done.stdout.rpartition("\n")
+        status, version = last.split()
+        assert version == "2"
+        return int(status), body
+
+    alice, other = login("alice"), login("alice", "never right")
+    status, body = ask("/two", alice, ("X-IOPaint-Token", "forged"), ("X-Forwarded-For", "forged"), ("X-Remote-User", "forged"))
+    assert status == 200
+    told = json.loads(body)["headers"]
+    assert "forged" not in [value for _name, value in told]
+    assert ["x-forwarded-user", "alice"] in told
+    assert ask("/")[0] == 401
+    assert ask("/", login("mallory"), other)[0] == 400
+    assert ask("/", other)[0] == 401
+    assert ask("/%6detrics", alice)[0] == 404
+    assert ask("/", alice, host="evil.example.com")[0] == 421
+    assert ask("/", alice, host=NAME.upper() + ".")[0] == 200
+    assert ask("/", alice, ("Host", "evil.example.com"))[0] in (400, 421)
