@@ -24,7 +24,7 @@ def holders(address, *hosts):
 def serves(host):
     """The release that the instance of a host answers with, as the gateway asks it."""
     program = (
-        "import json, urllib.request as r; token = open('/opt/iopaint/instances/.gateway/token').read(); "
+        "import json, urllib.request as r; token = open('/opt/iopaint/instances/.gateway/token').read().split()[0]; "
         "q = r.Request('http://127.0.0.1:8080/api/v1/model', headers={'X-IOPaint-Token': token}); "
         "print(json.load(r.urlopen(q))['release'])"
     )
