@@ -45,6 +45,7 @@ INSTANCE = (
 )
 REGISTRY = ("registry_settings", "registry_settings: an address")
 PROXIES = ("docker_http_proxy", "docker_https_proxy")
+TOKEN = ("iopaint_gateway_token",)
 REGISTRY_GROUP = 101  # docker-registry, in the image of the test hosts
 ALLOWED = [
     ("/opt/iopaint/instances/cpu/releases/[^/]+/options.env", INSTANCE, (), "compose reads it"),
@@ -54,6 +55,9 @@ ALLOWED = [
     ("/etc/docker/daemon.json([.].*~)?", PROXIES, (), "the engine uses these proxies"),
     ("/etc/apt/auth.conf.d/90docker.conf", ("docker_upstream_url",), (), "apt logs in with it"),
     ("/etc/apt/apt.conf.d/90docker-proxy", ("docker_apt_proxy",), (), "apt uses this proxy"),
+    ("/opt/iopaint/instances/[.]gateway/token", TOKEN, (f"group {IMAGE_USER}",), "the instances compare it"),
+    ("/etc/iopaint-gateway/token([.]map)?", TOKEN, (), "the gateway sends it"),
+    ("/etc/haproxy/haproxy.cfg", ("gateway_users.hash",), (), "the gateway compares passwords with hashes"),
     ("/etc/docker/registry/(config|read-only).yml", REGISTRY, (f"group {REGISTRY_GROUP}",), "the registry reads its settings"),
 ]
 
@@ -142,6 +146,11 @@ def values(canaries, site):
                 ]
             }
         },
+        "gateway_name": "paint.example.com",
+        "gateway_users": [
+            {"name": "canary", "password": canaries("gateway_users.password")},
+            {"name": "other", "hash": f"$6${canaries('gateway_users.hash')}${'a' * 86}"},
+        ],
         "iopaint_models": [
             {
                 "name": "canary",
@@ -253,6 +262,12 @@ def files(canaries, host, since, *folders):
     ]
 
 
+def fleet(variables, gateways):
+    """Return the text of an inventory in which all hosts have the variables, and some are gateways."""
+    groups = {"gateways": {"hosts": dict.fromkeys(gateways)}} if gateways else {}
+    return yaml.safe_dump({"all": {"hosts": dict.fromkeys(HOSTS, variables), "children": groups}})
+
+
 @pytest.fixture(scope="module")
 def left(canaries, values, refused, stand_in, builder, tmp_path_factory):  # noqa: PLR0917 - fixtures
     """Run the plays and return what they showed and left: outputs by run, findings of files and processes, and texts by place."""
@@ -271,10 +286,10 @@ def left(canaries, values, refused, stand_in, builder, tmp_path_factory):  # noq
         "iopaint_image_ref": "v1",
     }
 
-    def run(name, playbook, *arguments, **changes):
+    def run(name, playbook, *arguments, gateways=(), **changes):
         inventory = folder.with_name("inventory.yml")  # not the command line, and before the group's variables
         inventory.touch(0o600)
-        inventory.write_text(yaml.safe_dump({"all": {"hosts": {host: {**common, **changes} for host in HOSTS}}}))
+        inventory.write_text(fleet({**common, **changes}, gateways))
         done = play(playbook, "-vvv", "-i", str(inventory), *arguments)
         left["runs"][name] = done
         inventory.unlink()
@@ -290,13 +305,16 @@ def left(canaries, values, refused, stand_in, builder, tmp_path_factory):  # noq
         builder(f"echo {control} > /srv/control; echo {control} | gzip > /root/control.gz")
         run("registry", "playbooks/registry.yml")
         run("wrong kinds", "playbooks/check.yml", "-l", BUILDER, **wrong_kinds(values))
-        run("wrong kinds of the registry", "playbooks/registry.yml", **wrong_kinds(values))
+        for server, gateways in ("registry", []), ("gateway", [BUILDER]):
+            run(f"wrong kinds of the {server}", f"playbooks/{server}.yml", gateways=gateways, **wrong_kinds(values))
         for name, (playbook, changes, _said) in refused.items():
             run(name, playbook, "-l", BUILDER, **changes)
         run("Docker's repository", "playbooks/provision.yml", "-l", BUILDER, docker_package_source="upstream")
         look()
         run("bundle", "playbooks/bundle.yml", "-l", BUILDER)
         run("deploy", "deploy.yml")
+        # The other host's instance would be out of its reach.
+        run("gateway", "playbooks/gateway.yml", "-l", BUILDER, gateways=[BUILDER], iopaint_bind_address="0.0.0.0")
         run("status", "playbooks/status.yml")
         run(
             "wrong password",
@@ -347,7 +365,7 @@ def test_the_search_finds_what_is_there(left):
     assert "control" in left["texts"][f"journal of {BUILDER}"]
 
 
-GOOD = ["registry", "bundle", "deploy", "status", "rollback", "remove"]
+GOOD = ["registry", "bundle", "deploy", "gateway", "status", "rollback", "remove"]
 
 
 def test_plays_do_their_work_with_secrets(left):
@@ -360,6 +378,7 @@ def test_plays_fail_for_the_reason_that_was_given_to_them(left, refused):
     words = {
         "wrong kinds": "Nothing was changed.",
         "wrong kinds of the registry": "Nothing was changed.",
+        "wrong kinds of the gateway": "Nothing was changed.",
         "Docker's repository": "docker-ce",
         "wrong password": "The registry refuses the login.",
         "failed build": "The build of iopaint:cpu-",
