@@ -24,13 +24,18 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.iopaint.fleet.plugins.filter.gateway import candidates_served
+from ansible_collections.iopaint.fleet.plugins.module_utils import haproxy
+from ansible_collections.iopaint.fleet.plugins.modules import gateway_candidate
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 # HAPROXY names another version's program, to try the configuration with it.
 PROGRAM = os.environ.get("HAPROXY") or shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin")
-pytestmark = pytest.mark.skipif(not (PROGRAM and shutil.which("openssl")), reason="needs haproxy and openssl")
+pytestmark = pytest.mark.skipif(
+    not (PROGRAM and shutil.which("openssl") and shutil.which("socat")), reason="needs haproxy, openssl and socat"
+)
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "gateway"
 NAME = "paint.example.com"
@@ -80,7 +85,8 @@ class Instance(BaseHTTPRequestHandler):
         if self.headers["Upgrade"] == "websocket":
             return self.upgrade()
         headers = [[name.lower(), value] for name, value in self.headers.items()]
-        self.reply(json.dumps({"path": self.path, "headers": headers}).encode())
+        port = self.server.server_port
+        self.reply(json.dumps({"path": self.path, "headers": headers, "port": port}).encode(), self.server.status)
         return None
 
     def do_POST(self):
@@ -88,8 +94,8 @@ class Instance(BaseHTTPRequestHandler):
         self.server.go_on.wait(20)
         self.reply(b"computed")
 
-    def reply(self, body):
-        self.send_response(200)
+    def reply(self, body, status=200):
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Powered-By", "a version")
         self.end_headers()
@@ -108,6 +114,21 @@ class Instance(BaseHTTPRequestHandler):
 
     def log_message(self, *_args):
         """Say nothing."""
+
+
+@contextlib.contextmanager
+def instance(status=200, host="127.0.0.1"):
+    """Serve as an instance, and give the server; status: of its answers to GET."""
+    server = ThreadingHTTPServer((host, 0), Instance)
+    server.status, server.go_on = status, threading.Event()
+    server.handle_error = lambda *_args: None  # of a health check that is not read to its end
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.go_on.set()
+        server.shutdown()
+        server.server_close()
 
 
 class Gateway:
@@ -144,18 +165,15 @@ class Gateway:
     @contextlib.contextmanager
     def run(self, certificate):
         """Run it."""
-        instance = ThreadingHTTPServer(("127.0.0.1", 0), Instance)
-        self.go_on = instance.go_on = threading.Event()
-        instance.handle_error = lambda *_args: None  # of a health check that is not read to its end
-        threading.Thread(target=instance.serve_forever, daemon=True).start()
         (self.folder / "tls").mkdir(exist_ok=True)
         shutil.copy(certificate, self.folder / "tls")
         (self.folder / "token.map").write_text(f"iopaint {TOKEN}\n")
         (self.folder / "servers.state").write_text("1\n")
         shutil.copy(ROLE / "files" / "hold.lua", self.folder)
-        text = self.render(instance.server_port)
-        text = "\n".join(line for line in text.splitlines() if not line.startswith(OF_A_HOST)) + "\n"
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as log:
+        with instance() as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as log:
+            self.instance, self.go_on = server, server.go_on
+            text = self.render(server.server_port)
+            text = "\n".join(line for line in text.splitlines() if not line.startswith(OF_A_HOST)) + "\n"
             log.bind(("127.0.0.1", 0))
             log.settimeout(5)
             assert "log /dev/log len 8192" in text
@@ -175,9 +193,6 @@ class Gateway:
                 yield self
             finally:
                 self.stop()
-                self.go_on.set()
-                instance.shutdown()
-                instance.server_close()
 
     def start(self):
         """Start the program."""
@@ -189,10 +204,16 @@ class Gateway:
         self.process.wait()
 
     def restart(self):
-        """Start it anew with the states that the servers have, as a reload does."""
-        (self.folder / "servers.state").write_text(self.runtime("show servers state"))
+        """Start it anew with the states that the servers have, as a reload does with the role's unit."""
+        program = ["sh", ROLE / "files" / "servers-state", self.socket, self.folder / "haproxy.cfg"]
+        with (self.folder / "servers.state").open("wb") as state:
+            subprocess.run(program, stdout=state, check=True)
         self.stop()
         self.start()
+        self.answers()
+
+    def answers(self):
+        """Wait until the runtime interface answers."""
         for _attempt in range(100):
             with contextlib.suppress(OSError):
                 self.runtime("show info")
@@ -222,6 +243,11 @@ class Gateway:
                 return
             time.sleep(0.05)
         raise AssertionError(self.runtime(f"show table {table}"))
+
+    def servers(self):
+        """Return HAProxy's word for the state of each server, without those of pages, and candidates that are out of service."""
+        found = [line.split(",") for line in self.runtime("show stat").splitlines() if line.startswith("paint,gw:")]
+        return {line[1]: line[17].partition(" ")[0] for line in found if line[1:18:16] != ["gw:cpu:candidate", "MAINT"]}
 
     def metrics(self):
         """Return the measures for Prometheus."""
@@ -440,7 +466,7 @@ def test_no_header_tells_versions(gateway):
     assert "server" not in refused
 
 
-DRAIN = yaml.safe_load((ROLE / "tasks" / "drain.yml").read_text())[-1]
+FLIGHTS = yaml.safe_load((ROLE / "tasks" / "flights.yml").read_text())[-1]
 
 
 @contextlib.contextmanager
@@ -464,7 +490,7 @@ def page(gateway, path="/ws/socket.io/?transport=websocket"):
 @pytest.fixture(scope="module")
 def busy():
     """What a drain waits for: the pattern of the role's task."""
-    (pattern,) = [value for name, value in DRAIN["vars"].items() if name == "busy"]
+    (pattern,) = [value for name, value in FLIGHTS["vars"].items() if name == "busy"]
     return re.compile(re.sub(r"\{\{.*?\}\}", re.escape("gw:cpu"), pattern))
 
 
@@ -480,7 +506,7 @@ def test_an_open_page_delays_no_drain_and_is_closed(gateway, busy):
             gateway.runtime("set server paint/gw:cpu state ready")
     gateway.wait()
     with page(gateway):
-        assert gateway.runtime("show stat").count(",MAINT") == 0
+        assert gateway.servers() == {"gw:cpu": "UP"}
 
 
 def test_a_user_has_so_many_requests_at_once(tmp_path, certificate, users):
@@ -548,7 +574,9 @@ def test_an_instance_that_is_out_of_service_stays_out_and_comes_back_whole(gatew
     gateway.runtime("disable server paint/gw:cpu")
     gateway.restart()
     try:
-        assert gateway.runtime("show stat").count(",MAINT") == 2
+        assert gateway.servers() == {"gw:cpu": "MAINT"}
+        assert ",gw:cpu:page" in gateway.runtime("show stat")
+        assert re.search(r"gw:cpu:page,.*MAINT \(via paint/gw:cpu\)", gateway.runtime("show stat"))
     finally:
         gateway.runtime("enable server paint/gw:cpu")
     gateway.wait()
@@ -628,3 +656,184 @@ def test_the_same_holds_for_http2(gateway):
     assert ask("/", alice, host="evil.example.com")[0] == 421
     assert ask("/", alice, host=NAME.upper() + ".")[0] == 200
     assert ask("/", alice, ("Host", "evil.example.com"))[0] in (400, 421)
+
+
+# ---- a candidate takes the place of its instance ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def serve(gateway, run_module):
+    """Let the gateway serve from a candidate, and take it out at the end as the role does."""
+
+    def serve(port, **options):
+        return run_module(gateway_candidate, **{"socket": str(gateway.socket), "server": "gw:cpu", "port": port, **options})
+
+    yield serve
+    gateway.runtime("enable server paint/gw:cpu")
+    gateway.runtime("disable server paint/gw:cpu:candidate")
+    gateway.wait()
+
+
+def port_of(answer):
+    """Return the port of the instance that answered."""
+    assert answer[0] == 200, answer
+    return json.loads(answer[2])["port"]
+
+
+def served(gateway):
+    """Return the candidates that the role finds in service, by the filter that its tasks ask."""
+    metrics = gateway.ask("/metrics?scope=server", port=gateway.stats_port, host="localhost")[2]
+    return candidates_served([{"item": "gateway", "content": metrics}], "gw:", ["cpu"])
+
+
+def test_a_candidate_serves_nobody_before_a_play_says_so(gateway):
+    assert gateway.servers() == {"gw:cpu": "UP"}
+    assert served(gateway) == []
+    assert port_of(gateway.ask("/", login("alice"))) == gateway.instance.server_port
+
+
+def test_nobody_waits_while_an_instance_is_switched_with_a_candidate(gateway, serve, busy):
+    """Users with the cookie and without, a page, and a computation that began before."""
+    own, cookie = gateway.instance.server_port, ("Cookie", "IOPAINT_INSTANCE=c00c1e")
+    found, answers, enough = [], [], threading.Event()
+    gateway.go_on.clear()
+    computing = threading.Thread(target=lambda: found.append(gateway.ask("/", login("alice"), method="POST")))
+
+    def visit(*headers):
+        while not enough.is_set():
+            began = time.monotonic()
+            answers.append((port_of(gateway.ask("/", login("alice"), *headers)), time.monotonic() - began))
+
+    with instance() as candidate, page(gateway) as stream, ThreadPoolExecutor(2) as pool:
+        computing.start()
+        visits = [pool.submit(visit, *headers) for headers in ([], [cookie])]
+        try:
+            result = serve(candidate.server_port)
+            assert (result["serving"], result["changed"], result["pools"]) == (True, True, ["paint"])
+            assert port_of(gateway.ask("/", login("alice"), cookie)) == own  # until it is taken out
+            gateway.runtime("disable server paint/gw:cpu")
+            assert stream.read() == b""  # the page's connection ends, and the page opens another one
+            assert served(gateway) == [["gateway", "cpu:candidate"]]
+            assert busy.search(gateway.metrics())  # what is in flight at the instance itself, with requests at the candidate
+            assert port_of(gateway.ask("/", login("alice"), cookie)) == candidate.server_port
+            with page(gateway):
+                assert gateway.ask("/", login("alice"), cookie)[1].get("set-cookie") is None
+            assert "c00c1e" in gateway.ask("/", login("alice"))[1]["set-cookie"]
+            gateway.go_on.set()
+            computing.join()
+            assert found[0][::2] == (200, "computed")
+            assert not busy.search(gateway.metrics())
+            time.sleep(1)
+            gateway.runtime("enable server paint/gw:cpu")
+            gateway.runtime("disable server paint/gw:cpu:candidate")
+            assert port_of(gateway.ask("/", login("alice"), cookie)) == own
+        finally:
+            enough.set()
+            gateway.go_on.set()
+        for each in visits:
+            each.result()
+    assert {port for port, _seconds in answers} == {own, candidate.server_port}
+    assert max(seconds for _port, seconds in answers) < 1.5
+    assert served(gateway) == []
+
+
+@pytest.mark.parametrize("status", [None, 401, 503])
+def test_a_candidate_that_the_gateway_can_not_use_serves_nobody(gateway, serve, status):
+    """Nobody listens, as behind a firewall, or its health check fails; requests go on to the instance all the while."""
+    with ThreadPoolExecutor(1) as pool, instance(status) if status else contextlib.nullcontext() as candidate:
+        enough = threading.Event()
+
+        def visit():
+            while not enough.is_set():
+                assert port_of(gateway.ask("/", login("alice"))) == gateway.instance.server_port
+
+        visits = pool.submit(visit)
+        try:
+            result = serve(candidate.server_port if candidate else free_port(), timeout=4)
+        finally:
+            enough.set()
+        visits.result()
+    assert (result["serving"], result["changed"]) == (False, False)
+    assert (str(status) if status else "Connection refused") in result["reason"]
+    assert served(gateway) == []
+
+
+def test_a_candidate_that_passed_before_is_judged_anew(gateway, serve):
+    with instance() as candidate:
+        assert serve(candidate.server_port)["serving"]
+        gateway.runtime("disable server paint/gw:cpu:candidate")
+    assert not serve(free_port(), timeout=4)["serving"]
+
+
+def test_a_gateway_with_an_earlier_configuration_is_told(gateway, serve):
+    result = serve(1, server="gw:other")
+    assert (result["serving"], result["reason"]) == (False, "it has no server gw:other")
+    result = serve(1, server="gw:cpu:candidate")
+    assert not result["serving"]
+    assert "no server for a candidate in paint; iopaint.fleet.gateway adds it" in result["reason"]
+
+
+def test_a_candidate_that_ends_leaves_requests_waiting(gateway, serve):
+    """As where a play was killed, and its candidate with it."""
+    with instance() as candidate:
+        serve(candidate.server_port)
+        gateway.runtime("disable server paint/gw:cpu")
+    for _attempt in range(100):
+        if gateway.servers()["gw:cpu:candidate"] == "DOWN":
+            break
+        time.sleep(0.1)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(gateway.ask, "/", login("alice"))
+        time.sleep(1)
+        assert not asked.done()
+        gateway.runtime("enable server paint/gw:cpu")
+        assert port_of(asked.result()) == gateway.instance.server_port
+
+
+def test_no_candidate_serves_after_a_reload(gateway, serve):
+    """Its address is gone then; requests wait until the instance is back."""
+    with instance() as candidate:
+        serve(candidate.server_port)
+        gateway.runtime("disable server paint/gw:cpu")
+        assert gateway.servers() == {"gw:cpu": "MAINT", "gw:cpu:candidate": "UP"}
+        gateway.restart()
+        assert gateway.servers() == {"gw:cpu": "MAINT"}
+        assert f":{candidate.server_port}," not in gateway.runtime("show stat")
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(gateway.ask, "/", login("alice"))
+            time.sleep(1)
+            assert not asked.done()
+            gateway.runtime("enable server paint/gw:cpu")
+            assert port_of(asked.result()) == gateway.instance.server_port
+        result = serve(candidate.server_port)  # and it can serve again, pages included
+        assert result["serving"]
+        gateway.runtime("disable server paint/gw:cpu")
+        with page(gateway):
+            assert port_of(gateway.ask("/", login("alice"))) == candidate.server_port
+
+
+@pytest.mark.parametrize("state", ["maint", "ready"])
+def test_a_port_that_changes_is_taken_from_the_configuration(tmp_path, certificate, users, state):
+    """HAProxy would go on with the port that it had before the reload."""
+    made = Gateway(tmp_path, gateway_users=users)
+    with made.run(certificate), instance() as moved:
+        made.runtime(f"set server paint/gw:cpu state {state}")
+        file = tmp_path / "haproxy.cfg"
+        file.write_text(file.read_text().replace(f":{made.instance.server_port} ", f":{moved.server_port} "))
+        made.restart()
+        assert made.servers() == {"gw:cpu": {"maint": "MAINT", "ready": "UP"}[state]}
+        made.runtime("enable server paint/gw:cpu")
+        assert port_of(made.ask("/", login("alice"))) == moved.server_port
+        with page(made):
+            assert f"127.0.0.1:{made.instance.server_port}," not in made.runtime("show stat")
+
+
+def test_status_tells_that_a_candidate_serves(gateway, serve):
+    (pool,) = haproxy.pools(gateway.runtime("show stat"), 120)
+    assert [one["name"] for one in pool["servers"]] == ["gw:cpu"]
+    with instance() as candidate:
+        serve(candidate.server_port)
+        gateway.runtime("disable server paint/gw:cpu")
+        (pool,) = haproxy.pools(gateway.runtime("show stat"), 120)
+    assert {one["name"]: one["state"] for one in pool["servers"]} == {"gw:cpu": "out of service", "gw:cpu:candidate": "up"}
+    assert (pool["state"], pool["held"]) == ("serves", 0)
