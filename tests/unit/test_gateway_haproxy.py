@@ -837,3 +837,86 @@ def test_status_tells_that_a_candidate_serves(gateway, serve):
         (pool,) = haproxy.pools(gateway.runtime("show stat"), 120)
     assert {one["name"]: one["state"] for one in pool["servers"]} == {"gw:cpu": "out of service", "gw:cpu:candidate": "up"}
     assert (pool["state"], pool["held"]) == ("serves", 0)
+
+
+HOSTS = """
+[all:vars]
+ansible_connection=local
+ansible_python_interpreter={{ ansible_playbook_python }}
+[gateways]
+gw
+down gateway_stats_port=1
+"""
+STEPS = """
+- hosts: gw
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: iopaint.fleet.gateway, tasks_from: "{{ item }}"}
+      loop: "{{ steps }}"
+      vars: {gateway_instance: cpu, gateway_instances: [cpu]}
+"""
+
+
+@pytest.fixture
+def steps(gateway, serve, tmp_path):
+    """Run entry points of the role, at a gateway that serves and one that is down; return what the play says."""
+    (tmp_path / "hosts").write_text(HOSTS)
+    (tmp_path / "play.yml").write_text(STEPS)
+    (tmp_path / "host_vars").mkdir()
+    (tmp_path / "host_vars" / "gw.json").write_text(json.dumps({"gateway_stats_port": gateway.stats_port}))
+
+    def run(*names, **options):
+        variables = {"steps": names, "__gateway_socket": str(gateway.socket), "gateway_drain_timeout": 20, **options}
+        (tmp_path / "variables.json").write_text(json.dumps(variables))
+        command = ["ansible-playbook", "-i", tmp_path / "hosts", tmp_path / "play.yml", "-e", f"@{tmp_path}/variables.json"]
+        done = subprocess.run(command, cwd=ROLE.parents[1], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return " ".join(done.stdout.split())
+
+    return run
+
+
+def test_the_role_s_tasks_serve_from_a_candidate_and_end_it(gateway, steps):
+    own = gateway.instance.server_port
+    with instance() as candidate:
+        said = steps("candidate", "drain", gateway_candidate_port=candidate.server_port, gateway_candidates=["cpu"])
+        assert "does not serve from the candidate" not in said
+        assert gateway.servers() == {"gw:cpu": "MAINT", "gw:cpu:candidate": "UP"}
+        assert port_of(gateway.ask("/", login("alice"))) == candidate.server_port
+        assert "changed=2 " in steps("ready")
+        assert gateway.servers() == {"gw:cpu": "UP"}
+        assert port_of(gateway.ask("/", login("alice"))) == own
+        assert "changed=0 " in steps("ready", "no_candidates")
+
+
+@pytest.mark.parametrize("ends", ["drain", "no_candidates"])
+def test_a_candidate_that_a_killed_play_left_is_out_after_the_next_play(gateway, steps, ends):
+    """Whatever that one does with the instance; a request that the candidate has begun is waited for."""
+    found = []
+    with instance() as candidate:
+        steps("candidate", "drain", gateway_candidate_port=candidate.server_port, gateway_candidates=["cpu"])
+        asking = threading.Thread(target=lambda: found.append(gateway.ask("/", login("alice"), method="POST")))
+        asking.start()
+
+        def go_on():
+            while "gw:cpu:candidate" in gateway.servers():
+                time.sleep(0.1)
+            time.sleep(2)
+            candidate.go_on.set()
+
+        going = threading.Thread(target=go_on)
+        going.start()
+        steps(ends)
+        assert candidate.go_on.is_set()
+        assert gateway.servers() == {"gw:cpu": "MAINT"}
+        asking.join()
+        going.join()
+        assert found[0][::2] == (200, "computed")
+    steps("ready")
+    gateway.wait()
+
+
+def test_a_gateway_that_can_not_use_the_candidate_is_named(steps):
+    said = steps("candidate", gateway_candidate_port=free_port())
+    assert "gw does not serve from the candidate of cpu: its health check found: Layer4 connection problem" in said
+    assert "Its requests wait while cpu is switched (gateway_hold)." in said
