@@ -828,6 +828,15 @@ def test_a_port_that_changes_is_taken_from_the_configuration(tmp_path, certifica
             assert f"127.0.0.1:{made.instance.server_port}," not in made.runtime("show stat")
 
 
+def test_the_proof_of_the_gateway_counts_instances_and_no_candidates(gateway, serve):
+    with instance() as candidate:
+        serve(candidate.server_port)
+        own = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
+        variables = trusted(own) | {"__gateway_metrics": {"content": gateway.metrics()}}
+        templar = Templar(loader=DataLoader(), variables=variables)
+        assert list(map(list, templar.template(trust_as_template("{{ __gateway_healthy }}")))) == [["paint", "gw:cpu"]]
+
+
 def test_status_tells_that_a_candidate_serves(gateway, serve):
     (pool,) = haproxy.pools(gateway.runtime("show stat"), 120)
     assert [one["name"] for one in pool["servers"]] == ["gw:cpu"]
