@@ -288,9 +288,10 @@ class Gateway:
         """Return the line of the log about a path."""
         while True:
             text = self.log.recv(9000)
-            line = json.loads(text) if text.startswith(b"{") else {}  # others tell of servers
-            if line.get("path") == path:
-                return line
+            with contextlib.suppress(ValueError):  # of a line about a server, or about what is no request
+                line = json.loads(text)
+                if line["path"] == path:
+                    return line
 
 
 def login(user, password=PASSWORD):
