@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.iopaint.fleet.plugins.filter.instances import HOST_NAME, instances
+from ansible_collections.iopaint.fleet.plugins.module_utils.haproxy import CANDIDATE
 from ansible_collections.iopaint.fleet.plugins.module_utils.network import reached_at
 from ansible_collections.iopaint.fleet.plugins.plugin_utils import devices
 from ansible_collections.iopaint.fleet.plugins.plugin_utils.specification import specification
@@ -20,6 +21,8 @@ USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,63}")
 HASH = re.compile(r"\$(5|6|2[aby]|y)\$[A-Za-z0-9./$=,]{20,120}")
 # What HAProxy or an instance needs under these names, and the gateway would take away.
 TAKEN_HEADERS = {"authorization", "connection", "content-length", "cookie", "host", "origin", "transfer-encoding", "upgrade"}
+# A server that is not in maintenance, by the measures for Prometheus.
+IN_SERVICE = re.compile(r'haproxy_server_status\{proxy="[^"]+",server="([^"]+)",state="MAINT"\} 0')
 UNTOUCHED = "The running gateway was not touched."
 
 
@@ -151,6 +154,21 @@ def gateway_pools(wanted, hostvars, groups, gateway, name, *, early=False):
             )
         done.append({"name": str(pool["name"]), "host": str(pool["host"]).lower(), "servers": chosen})
     return done
+
+
+def candidates_served(asked, prefix, names=None):
+    """Return pairs of a gateway and a candidate of the host's instances that it serves from.
+
+    asked: results of asking each gateway (item) for its measures (content). prefix: what the names of the host's servers begin
+    with, which the candidates' names come without. names: of the instances, None for all.
+    """
+    wanted = None if names is None else {f"{prefix}{name}{CANDIDATE}" for name in names}
+    return [
+        [result["item"], server.removeprefix(prefix)]
+        for result in asked
+        for server in sorted(set(IN_SERVICE.findall(result.get("content") or "")))
+        if (server in wanted if wanted is not None else server.startswith(prefix) and server.endswith(CANDIDATE))
+    ]
 
 
 def is_covered(name, names):
@@ -293,5 +311,6 @@ class FilterModule:
             "sso_faults": sso_faults,
             "limit_faults": limit_faults,
             "in_network": in_network,
+            "candidates_served": candidates_served,
             "virtual_address_fault": virtual_address_fault,
         }

@@ -2,6 +2,7 @@
 """What HAProxy says of its pools, its certificate and its requests: answers of its runtime interface, and lines of its log.
 
 Known from 2.4 to 3.0. A server is an instance of the fleet, and a pool is a backend whose name does not begin with `_`.
+A server whose name ends in CANDIDATE is a new release that takes the place of its instance during a switch.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ NAME = re.compile(r"[A-Za-z0-9_.:-]+")  # as HAProxy itself takes names
 DIGITS = re.compile(r"[0-9]{1,18}")
 STATES = ("down", "out of service", "draining", "up")  # the worst first
 UNRESOLVED = "MAINT (resolution)"
+CANDIDATE = ":candidate"  # as vars/main.yml of the role gateway has it
 NOBODY = "<NOSRV>"  # in place of the server, where HAProxy itself answered
 HOUR = 3600
 COUNTED = ("requests", "refused", "failed")
@@ -107,7 +109,8 @@ def pools(text, hold):
         if whole["type"] != BACKEND:
             continue
         own = [row for row in table if row["type"] == SERVER and row["pxname"] == whole["pxname"]]
-        servers = sorted(map(server, own), key=lambda one: STATES.index(one["state"]))
+        known = [one for one in map(server, own) if not (one["name"].endswith(CANDIDATE) and one["state"] == "out of service")]
+        servers = sorted(known, key=lambda one: STATES.index(one["state"]))
         queued = number(whole["qcur"]) + sum(number(row["qcur"]) for row in own)
         serves = number(whole["act"]) + number(whole["bck"]) > 0
         since = number(whole["lastchg"])

@@ -84,6 +84,8 @@ pools:
     - C(servers) are the instances, with C(name), C(state), C(status) (HAProxy's own word), C(check) (what the last health check
       found), C(serving) (requests that it answers now) and C(since). C(state) is V(up), V(draining), V(out of service) or
       V(down).
+    - An instance may have a second server, whose name ends in C(:candidate). It is a new release that serves while the instance
+      is switched. One that is out of service is left out.
     - C(refused) are answers from 400 to 499 that the gateway itself gave, C(failed) those from 500 on, whoever gave them. They
       and C(requests) are null where the journal could not be read.
   type: list
@@ -183,10 +185,16 @@ class Look:
         if pool["state"] == "held":
             notes.append("None of its instances serves. Requests wait for one.")
         for one in pool["servers"]:
-            if one["state"] == "down":
+            back = f'echo "set server {pool["name"]}/{one["name"]} state ready" | socat - {self.params["socket"]}'
+            if one["name"].endswith(haproxy.CANDIDATE):
+                instance = one["name"][: -len(haproxy.CANDIDATE)]
+                notes.append(
+                    f"{one['name']}, a new release of {instance}, is {one['state']}. If no play is at work on {instance}, "
+                    f"bring that back, then take this out: {back.replace('state ready', 'state maint')}"
+                )
+            elif one["state"] == "down":
                 notes.append(f"{one['name']} is down" + (f": {one['check']}." if one["check"] else "."))
             elif one["state"] != "up":
-                back = f'echo "set server {pool["name"]}/{one["name"]} state ready" | socat - {self.params["socket"]}'
                 notes.append(f"{one['name']} is {one['state']}. If no play is at work on it, this brings it back: {back}")
         return {**pool, "problems": problems, "notes": notes}
 

@@ -300,14 +300,12 @@ class Steps:
 
     def prepared(self):
         """Return the release of each instance that is to be current; make those that are missing."""
-        begun = any(store.prepared() for store in self.stores.values())
         if self.params["to"]:
             done = self.rollback_targets()
         else:
             images = {item["name"]: self.image(item) for item in self.params["instances"]}
             done = [self.prepare(self.stores[item["name"]], item, images[item["name"]]) for item in self.params["instances"]]
-        if begun:
-            self.remove_candidates()
+        self.remove_candidates()
         return self.with_health(done)
 
     def with_health(self, done):

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.iopaint.fleet.plugins.filter.gateway import (
+    candidates_served,
     certificate_faults,
     gateway_pools,
     in_network,
@@ -16,7 +17,9 @@ from ansible_collections.iopaint.fleet.plugins.filter.gateway import (
     user_faults,
     virtual_address_fault,
 )
+from ansible_collections.iopaint.fleet.plugins.module_utils import haproxy
 
+ROLE = Path(__file__).resolve().parents[2] / "roles" / "gateway"
 GROUPS = {"gpu_hosts": ["gpu-1"], "cpu_hosts": ["cpu-1", "gw"], "gateways": ["gw"], "fast": ["gpu-1"]}
 EVERYWHERE = {"iopaint_bind_address": "0.0.0.0"}
 GPU = {**EVERYWHERE, "iopaint_instances": [{"name": "gpu", "variant": "gpu", "port": 8081, "labels": ["large", "design"]}]}
@@ -203,8 +206,7 @@ def test_numbers_out_of_their_limits_are_named():
 
 
 def test_the_role_s_own_numbers_are_within_its_limits():
-    role = Path(__file__).resolve().parents[2] / "roles" / "gateway"
-    defaults, own = (yaml.safe_load((role / name / "main.yml").read_text()) for name in ("defaults", "vars"))
+    defaults, own = (yaml.safe_load((ROLE / name / "main.yml").read_text()) for name in ("defaults", "vars"))
     limits = own["__gateway_limits"]
     assert limit_faults(limits, [defaults[name] for name in limits]) == []
     numbers = {name for name, value in defaults.items() if isinstance(value, int) and "port" not in name}
@@ -245,3 +247,28 @@ def test_a_host_s_own_address_is_found_beside_the_virtual_one():
 def test_a_virtual_address_that_can_not_work_is_named(network, gateways, fault):
     assert fault in virtual_address_fault(INTERFACES, network, gateways)
     assert bool(virtual_address_fault(INTERFACES, network, gateways)) == bool(fault)
+
+
+def measured(**servers):
+    """What a gateway says in its measures: by server, whether it is in maintenance."""
+    row = 'haproxy_server_status{{proxy="{0}",server="{1}",state="MAINT"}} {2}\n'
+    names = {name.replace("__", ":"): maintenance for name, maintenance in servers.items()}
+    return "".join(row.format(pool, name, int(out)) for name, out in names.items() for pool in ("paint", "small"))
+
+
+def test_candidates_that_gateways_serve_from():
+    one = measured(a__cpu=False, a__cpu__candidate=False, a__gpu__candidate=True, b__cpu__candidate=False)
+    asked = [
+        {"item": "one", "content": one},
+        {"item": "two", "content": measured(a__gpu__candidate=False, ab__cpu__candidate=False)},
+        {"item": "lost", "unreachable": True},
+        {"item": "down", "status": -1, "content": None},
+    ]
+    assert candidates_served(asked, "a:", ["cpu"]) == [["one", "cpu:candidate"]]
+    assert candidates_served(asked, "a:") == [["one", "cpu:candidate"], ["two", "gpu:candidate"]]
+    assert candidates_served(asked, "a:", []) == []
+
+
+def test_the_role_and_the_modules_name_candidates_alike():
+    variables = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
+    assert variables["__gateway_candidate"] == haproxy.CANDIDATE

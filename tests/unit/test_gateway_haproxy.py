@@ -24,13 +24,18 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.iopaint.fleet.plugins.filter.gateway import candidates_served
+from ansible_collections.iopaint.fleet.plugins.module_utils import haproxy
+from ansible_collections.iopaint.fleet.plugins.modules import gateway_candidate
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 # HAPROXY names another version's program, to try the configuration with it.
 PROGRAM = os.environ.get("HAPROXY") or shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin")
-pytestmark = pytest.mark.skipif(not (PROGRAM and shutil.which("openssl")), reason="needs haproxy and openssl")
+pytestmark = pytest.mark.skipif(
+    not (PROGRAM and shutil.which("openssl") and shutil.which("socat")), reason="needs haproxy, openssl and socat"
+)
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "gateway"
 NAME = "paint.example.com"
@@ -80,16 +85,19 @@ class Instance(BaseHTTPRequestHandler):
         if self.headers["Upgrade"] == "websocket":
             return self.upgrade()
         headers = [[name.lower(), value] for name, value in self.headers.items()]
-        self.reply(json.dumps({"path": self.path, "headers": headers}).encode())
+        port = self.server.server_port
+        self.reply(json.dumps({"path": self.path, "headers": headers, "port": port}).encode(), self.server.status)
         return None
 
     def do_POST(self):
         """Stay with the client, as a computation does, until the instance is told to go on."""
-        self.server.go_on.wait(20)
+        self.server.under_way.append("POST")
+        self.server.go_on.wait(60)
+        self.server.under_way.remove("POST")
         self.reply(b"computed")
 
-    def reply(self, body):
-        self.send_response(200)
+    def reply(self, body, status=200):
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Powered-By", "a version")
         self.end_headers()
@@ -108,6 +116,21 @@ class Instance(BaseHTTPRequestHandler):
 
     def log_message(self, *_args):
         """Say nothing."""
+
+
+@contextlib.contextmanager
+def instance(status=200, host="127.0.0.1"):
+    """Serve as an instance, and give the server; status: of its answers to GET."""
+    server = ThreadingHTTPServer((host, 0), Instance)
+    server.status, server.go_on, server.under_way = status, threading.Event(), []
+    server.handle_error = lambda *_args: None  # of a health check that is not read to its end
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.go_on.set()
+        server.shutdown()
+        server.server_close()
 
 
 class Gateway:
@@ -144,18 +167,15 @@ class Gateway:
     @contextlib.contextmanager
     def run(self, certificate):
         """Run it."""
-        instance = ThreadingHTTPServer(("127.0.0.1", 0), Instance)
-        self.go_on = instance.go_on = threading.Event()
-        instance.handle_error = lambda *_args: None  # of a health check that is not read to its end
-        threading.Thread(target=instance.serve_forever, daemon=True).start()
         (self.folder / "tls").mkdir(exist_ok=True)
         shutil.copy(certificate, self.folder / "tls")
         (self.folder / "token.map").write_text(f"iopaint {TOKEN}\n")
         (self.folder / "servers.state").write_text("1\n")
         shutil.copy(ROLE / "files" / "hold.lua", self.folder)
-        text = self.render(instance.server_port)
-        text = "\n".join(line for line in text.splitlines() if not line.startswith(OF_A_HOST)) + "\n"
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as log:
+        with instance() as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as log:
+            self.instance, self.go_on = server, server.go_on
+            text = self.render(server.server_port)
+            text = "\n".join(line for line in text.splitlines() if not line.startswith(OF_A_HOST)) + "\n"
             log.bind(("127.0.0.1", 0))
             log.settimeout(5)
             assert "log /dev/log len 8192" in text
@@ -175,9 +195,6 @@ class Gateway:
                 yield self
             finally:
                 self.stop()
-                self.go_on.set()
-                instance.shutdown()
-                instance.server_close()
 
     def start(self):
         """Start the program."""
@@ -189,10 +206,16 @@ class Gateway:
         self.process.wait()
 
     def restart(self):
-        """Start it anew with the states that the servers have, as a reload does."""
-        (self.folder / "servers.state").write_text(self.runtime("show servers state"))
+        """Start it anew with the states that the servers have, as a reload does with the role's unit."""
+        program = ["sh", ROLE / "files" / "servers-state", self.socket, self.folder / "haproxy.cfg"]
+        with (self.folder / "servers.state").open("wb") as state:
+            subprocess.run(program, stdout=state, check=True)
         self.stop()
         self.start()
+        self.answers()
+
+    def answers(self):
+        """Wait until the runtime interface answers."""
         for _attempt in range(100):
             with contextlib.suppress(OSError):
                 self.runtime("show info")
@@ -222,6 +245,11 @@ class Gateway:
                 return
             time.sleep(0.05)
         raise AssertionError(self.runtime(f"show table {table}"))
+
+    def servers(self):
+        """Return HAProxy's word for the state of each server, without those of pages, and candidates that are out of service."""
+        found = [line.split(",") for line in self.runtime("show stat").splitlines() if line.startswith("paint,gw:")]
+        return {line[1]: line[17].partition(" ")[0] for line in found if line[1:18:16] != ["gw:cpu:candidate", "MAINT"]}
 
     def metrics(self):
         """Return the measures for Prometheus."""
@@ -259,9 +287,11 @@ class Gateway:
     def logged(self, path):
         """Return the line of the log about a path."""
         while True:
-            line = json.loads(self.log.recv(9000))
-            if line["path"] == path:
-                return line
+            text = self.log.recv(9000)
+            with contextlib.suppress(ValueError):  # of a line about a server, or about what is no request
+                line = json.loads(text)
+                if line["path"] == path:
+                    return line
 
 
 def login(user, password=PASSWORD):
@@ -440,7 +470,7 @@ def test_no_header_tells_versions(gateway):
     assert "server" not in refused
 
 
-DRAIN = yaml.safe_load((ROLE / "tasks" / "drain.yml").read_text())[-1]
+FLIGHTS = yaml.safe_load((ROLE / "tasks" / "flights.yml").read_text())[-1]
 
 
 @contextlib.contextmanager
@@ -464,7 +494,7 @@ def page(gateway, path="/ws/socket.io/?transport=websocket"):
 @pytest.fixture(scope="module")
 def busy():
     """What a drain waits for: the pattern of the role's task."""
-    (pattern,) = [value for name, value in DRAIN["vars"].items() if name == "busy"]
+    (pattern,) = [value for name, value in FLIGHTS["vars"].items() if name == "busy"]
     return re.compile(re.sub(r"\{\{.*?\}\}", re.escape("gw:cpu"), pattern))
 
 
@@ -480,7 +510,7 @@ def test_an_open_page_delays_no_drain_and_is_closed(gateway, busy):
             gateway.runtime("set server paint/gw:cpu state ready")
     gateway.wait()
     with page(gateway):
-        assert gateway.runtime("show stat").count(",MAINT") == 0
+        assert gateway.servers() == {"gw:cpu": "UP"}
 
 
 def test_a_user_has_so_many_requests_at_once(tmp_path, certificate, users):
@@ -548,7 +578,9 @@ def test_an_instance_that_is_out_of_service_stays_out_and_comes_back_whole(gatew
     gateway.runtime("disable server paint/gw:cpu")
     gateway.restart()
     try:
-        assert gateway.runtime("show stat").count(",MAINT") == 2
+        assert gateway.servers() == {"gw:cpu": "MAINT"}
+        assert ",gw:cpu:page" in gateway.runtime("show stat")
+        assert re.search(r"gw:cpu:page,.*MAINT \(via paint/gw:cpu\)", gateway.runtime("show stat"))
     finally:
         gateway.runtime("enable server paint/gw:cpu")
     gateway.wait()
@@ -628,3 +660,286 @@ def test_the_same_holds_for_http2(gateway):
     assert ask("/", alice, host="evil.example.com")[0] == 421
     assert ask("/", alice, host=NAME.upper() + ".")[0] == 200
     assert ask("/", alice, ("Host", "evil.example.com"))[0] in (400, 421)
+
+
+# ---- a candidate takes the place of its instance ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def serve(gateway, run_module):
+    """Let the gateway serve from a candidate, and take it out at the end as the role does."""
+
+    def serve(port, **options):
+        return run_module(gateway_candidate, **{"socket": str(gateway.socket), "server": "gw:cpu", "port": port, **options})
+
+    yield serve
+    gateway.runtime("enable server paint/gw:cpu")
+    gateway.runtime("disable server paint/gw:cpu:candidate")
+    gateway.wait()
+
+
+def until(wanted):
+    """Wait until something is so."""
+    for _attempt in range(200):
+        if wanted():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it is not so after 10 s")
+
+
+def port_of(answer):
+    """Return the port of the instance that answered."""
+    assert answer[0] == 200, answer
+    return json.loads(answer[2])["port"]
+
+
+def served(gateway):
+    """Return the candidates that the role finds in service, by the filter that its tasks ask."""
+    metrics = gateway.ask("/metrics?scope=server", port=gateway.stats_port, host="localhost")[2]
+    return candidates_served([{"item": "gateway", "content": metrics}], "gw:", ["cpu"])
+
+
+def test_a_candidate_serves_nobody_before_a_play_says_so(gateway):
+    assert gateway.servers() == {"gw:cpu": "UP"}
+    assert served(gateway) == []
+    assert port_of(gateway.ask("/", login("alice"))) == gateway.instance.server_port
+
+
+def test_nobody_waits_while_an_instance_is_switched_with_a_candidate(gateway, serve, busy):
+    """Users with the cookie and without, a page, and a computation that began before."""
+    own, cookie = gateway.instance.server_port, ("Cookie", "IOPAINT_INSTANCE=c00c1e")
+    found, answers, held, enough = [], [], [], threading.Event()
+    gateway.go_on.clear()
+    computing = threading.Thread(target=lambda: found.append(gateway.ask("/", login("alice"), method="POST")))
+
+    def computes():
+        return "POST" in gateway.instance.under_way and busy.search(gateway.metrics())
+
+    def visit(*headers):
+        while not enough.is_set():
+            answers.append(port_of(gateway.ask("/visit", login("alice"), *headers)))
+            held.append(gateway.logged("/visit")["held_ms"])
+
+    with instance() as candidate, page(gateway) as stream, ThreadPoolExecutor(2) as pool:
+        computing.start()
+        visits = [pool.submit(visit, *headers) for headers in ([], [cookie])]
+        try:
+            until(computes)
+            result = serve(candidate.server_port)
+            assert (result["serving"], result["changed"], result["pools"]) == (True, True, ["paint"])
+            assert port_of(gateway.ask("/", login("alice"), cookie)) == own  # until it is taken out
+            gateway.runtime("disable server paint/gw:cpu")
+            assert stream.read() == b""  # the page's connection ends, and the page opens another one
+            assert served(gateway) == [["gateway", "cpu:candidate"]]
+            assert computes()  # while the candidate serves
+            assert port_of(gateway.ask("/", login("alice"), cookie)) == candidate.server_port
+            with page(gateway):
+                assert gateway.ask("/", login("alice"), cookie)[1].get("set-cookie") is None
+            assert "c00c1e" in gateway.ask("/", login("alice"))[1]["set-cookie"]
+            gateway.go_on.set()
+            computing.join()
+            assert found[0][::2] == (200, "computed")
+            until(lambda: not busy.search(gateway.metrics()))
+            time.sleep(1)  # of users at the candidate
+            gateway.runtime("enable server paint/gw:cpu")
+            gateway.runtime("disable server paint/gw:cpu:candidate")
+            assert port_of(gateway.ask("/", login("alice"), cookie)) == own
+        finally:
+            enough.set()
+            gateway.go_on.set()
+        for each in visits:
+            each.result()
+    assert set(answers) == {own, candidate.server_port}
+    assert set(held) == {0}
+    assert served(gateway) == []
+
+
+@pytest.mark.parametrize("status", [None, 401, 503])
+def test_a_candidate_that_the_gateway_can_not_use_serves_nobody(gateway, serve, status):
+    """Nobody listens, as behind a firewall, or its health check fails; requests go on to the instance all the while."""
+    with ThreadPoolExecutor(1) as pool, instance(status) if status else contextlib.nullcontext() as candidate:
+        enough = threading.Event()
+
+        def visit():
+            while not enough.is_set():
+                assert port_of(gateway.ask("/", login("alice"))) == gateway.instance.server_port
+
+        visits = pool.submit(visit)
+        try:
+            result = serve(candidate.server_port if candidate else free_port(), timeout=4)
+        finally:
+            enough.set()
+        visits.result()
+    assert (result["serving"], result["changed"]) == (False, False)
+    assert (str(status) if status else "Connection refused") in result["reason"]
+    assert served(gateway) == []
+
+
+def test_a_candidate_that_passed_before_is_judged_anew(gateway, serve):
+    with instance() as candidate:
+        assert serve(candidate.server_port)["serving"]
+        gateway.runtime("disable server paint/gw:cpu:candidate")
+    assert not serve(free_port(), timeout=4)["serving"]
+
+
+def test_a_gateway_with_an_earlier_configuration_is_told(gateway, serve):
+    result = serve(1, server="gw:other")
+    assert (result["serving"], result["reason"]) == (False, "it has no server gw:other")
+    result = serve(1, server="gw:cpu:candidate")
+    assert not result["serving"]
+    assert "no server for a candidate in paint; iopaint.fleet.gateway adds it" in result["reason"]
+
+
+def test_a_candidate_that_ends_leaves_requests_waiting(gateway, serve):
+    """As where a play was killed, and its candidate with it."""
+    with instance() as candidate:
+        serve(candidate.server_port)
+        gateway.runtime("disable server paint/gw:cpu")
+    until(lambda: gateway.servers()["gw:cpu:candidate"] == "DOWN")
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(gateway.ask, "/", login("alice"))
+        time.sleep(1)
+        assert not asked.done()
+        gateway.runtime("enable server paint/gw:cpu")
+        assert port_of(asked.result()) == gateway.instance.server_port
+
+
+def test_no_candidate_serves_after_a_reload(gateway, serve):
+    """Its address is gone then; requests wait until the instance is back."""
+    with instance() as candidate:
+        serve(candidate.server_port)
+        gateway.runtime("disable server paint/gw:cpu")
+        assert gateway.servers() == {"gw:cpu": "MAINT", "gw:cpu:candidate": "UP"}
+        gateway.restart()
+        assert gateway.servers() == {"gw:cpu": "MAINT"}
+        assert f":{candidate.server_port}," not in gateway.runtime("show stat")
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(gateway.ask, "/", login("alice"))
+            time.sleep(1)
+            assert not asked.done()
+            gateway.runtime("enable server paint/gw:cpu")
+            assert port_of(asked.result()) == gateway.instance.server_port
+        result = serve(candidate.server_port)  # and it can serve again, pages included
+        assert result["serving"]
+        gateway.runtime("disable server paint/gw:cpu")
+        with page(gateway):
+            assert port_of(gateway.ask("/", login("alice"))) == candidate.server_port
+
+
+@pytest.mark.parametrize("state", ["maint", "ready"])
+def test_a_port_that_changes_is_taken_from_the_configuration(tmp_path, certificate, users, state):
+    """HAProxy would go on with the port that it had before the reload."""
+    made = Gateway(tmp_path, gateway_users=users)
+    with made.run(certificate), instance() as moved:
+        made.runtime(f"set server paint/gw:cpu state {state}")
+        file = tmp_path / "haproxy.cfg"
+        file.write_text(file.read_text().replace(f":{made.instance.server_port} ", f":{moved.server_port} "))
+        made.restart()
+        assert made.servers() == {"gw:cpu": {"maint": "MAINT", "ready": "UP"}[state]}
+        made.runtime("enable server paint/gw:cpu")
+        assert port_of(made.ask("/", login("alice"))) == moved.server_port
+        with page(made):
+            assert f"127.0.0.1:{made.instance.server_port}," not in made.runtime("show stat")
+
+
+def test_the_proof_of_the_gateway_counts_instances_and_no_candidates(gateway, serve):
+    with instance() as candidate:
+        serve(candidate.server_port)
+        own = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
+        variables = trusted(own) | {"__gateway_metrics": {"content": gateway.metrics()}}
+        templar = Templar(loader=DataLoader(), variables=variables)
+        assert list(map(list, templar.template(trust_as_template("{{ __gateway_healthy }}")))) == [["paint", "gw:cpu"]]
+
+
+def test_status_tells_that_a_candidate_serves(gateway, serve):
+    (pool,) = haproxy.pools(gateway.runtime("show stat"), 120)
+    assert [one["name"] for one in pool["servers"]] == ["gw:cpu"]
+    with instance() as candidate:
+        serve(candidate.server_port)
+        gateway.runtime("disable server paint/gw:cpu")
+        (pool,) = haproxy.pools(gateway.runtime("show stat"), 120)
+    assert {one["name"]: one["state"] for one in pool["servers"]} == {"gw:cpu": "out of service", "gw:cpu:candidate": "up"}
+    assert (pool["state"], pool["held"]) == ("serves", 0)
+
+
+HOSTS = """
+[all:vars]
+ansible_connection=local
+ansible_python_interpreter={{ ansible_playbook_python }}
+[gateways]
+gw
+down gateway_stats_port=1
+"""
+STEPS = """
+- hosts: gw
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: iopaint.fleet.gateway, tasks_from: "{{ item }}"}
+      loop: "{{ steps }}"
+      vars: {gateway_instance: cpu, gateway_instances: [cpu]}
+"""
+
+
+@pytest.fixture
+def steps(gateway, serve, tmp_path):
+    """Run entry points of the role, at a gateway that serves and one that is down; return what the play says."""
+    (tmp_path / "hosts").write_text(HOSTS)
+    (tmp_path / "play.yml").write_text(STEPS)
+    (tmp_path / "host_vars").mkdir()
+    (tmp_path / "host_vars" / "gw.json").write_text(json.dumps({"gateway_stats_port": gateway.stats_port}))
+
+    def run(*names, **options):
+        variables = {"steps": names, "__gateway_socket": str(gateway.socket), "gateway_drain_timeout": 20, **options}
+        (tmp_path / "variables.json").write_text(json.dumps(variables))
+        command = ["ansible-playbook", "-i", tmp_path / "hosts", tmp_path / "play.yml", "-e", f"@{tmp_path}/variables.json"]
+        done = subprocess.run(command, cwd=ROLE.parents[1], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return " ".join(done.stdout.split())
+
+    return run
+
+
+def test_the_role_s_tasks_serve_from_a_candidate_and_end_it(gateway, steps):
+    own = gateway.instance.server_port
+    with instance() as candidate:
+        said = steps("candidate", "drain", gateway_candidate_port=candidate.server_port, gateway_candidates=["cpu"])
+        assert "does not serve from the candidate" not in said
+        assert gateway.servers() == {"gw:cpu": "MAINT", "gw:cpu:candidate": "UP"}
+        assert port_of(gateway.ask("/", login("alice"))) == candidate.server_port
+        assert "changed=2 " in steps("ready")
+        assert gateway.servers() == {"gw:cpu": "UP"}
+        assert port_of(gateway.ask("/", login("alice"))) == own
+        assert "changed=0 " in steps("ready", "no_candidates")
+
+
+@pytest.mark.parametrize("ends", ["drain", "no_candidates"])
+def test_a_candidate_that_a_killed_play_left_is_out_after_the_next_play(gateway, steps, ends):
+    """Whatever that one does with the instance; a request that the candidate has begun is waited for."""
+    found = []
+    with instance() as candidate:
+        steps("candidate", "drain", gateway_candidate_port=candidate.server_port, gateway_candidates=["cpu"])
+        asking = threading.Thread(target=lambda: found.append(gateway.ask("/", login("alice"), method="POST")))
+        asking.start()
+
+        def go_on():
+            while "gw:cpu:candidate" in gateway.servers():
+                time.sleep(0.1)
+            time.sleep(2)
+            candidate.go_on.set()
+
+        going = threading.Thread(target=go_on)
+        going.start()
+        steps(ends)
+        assert candidate.go_on.is_set()
+        assert gateway.servers() == {"gw:cpu": "MAINT"}
+        asking.join()
+        going.join()
+        assert found[0][::2] == (200, "computed")
+    steps("ready")
+    gateway.wait()
+
+
+def test_a_gateway_that_can_not_use_the_candidate_is_named(steps):
+    said = steps("candidate", gateway_candidate_port=free_port())
+    assert "gw does not serve from the candidate of cpu: its health check found: Layer4 connection problem" in said
+    assert "Its requests wait while cpu is switched (gateway_hold)." in said

@@ -279,6 +279,29 @@ def test_a_server_whose_name_could_not_be_resolved_is_down(gateway, look):
         assert "gpu-02:gpu-0 is down: its name could not be resolved." in look()["pools"][0]["notes"]
 
 
+def candidate(status):
+    """The sample with a candidate of gpu-02's instance, in this state."""
+    (line,) = [line for line in STAT.splitlines(keepends=True) if line.startswith("paint,gpu-02:gpu-0,")]
+    return STAT.replace(line, line + line.replace("gpu-02:gpu-0", "gpu-02:gpu-0:candidate").replace(",MAINT,", f",{status},"))
+
+
+def test_a_candidate_that_serves_is_named_with_what_ends_it(gateway, look):
+    with gateway.answer({**ANSWERS, "show stat": candidate("UP")}):
+        paint = look()["pools"][0]
+    out = "gpu-02:gpu-0 is out of service. If no play is at work on it,"
+    (note,) = [note for note in paint["notes"] if ":candidate" in note]
+    assert note == (
+        "gpu-02:gpu-0:candidate, a new release of gpu-02:gpu-0, is up. If no play is at work on gpu-02:gpu-0, bring that back, "
+        f'then take this out: echo "set server paint/gpu-02:gpu-0:candidate state maint" | socat - {gateway.socket}'
+    )
+    assert any(note.startswith(out) for note in paint["notes"])
+    assert paint["servers"][-1]["name"] == "gpu-02:gpu-0:candidate"
+
+
+def test_a_candidate_that_is_out_of_service_is_left_out():
+    assert haproxy.pools(candidate("MAINT"), 120) == haproxy.pools(STAT, 120)
+
+
 def test_haproxy_that_is_not_installed_is_told(look, monkeypatch):
     """Also where the machine of the tests has one."""
     found = AnsibleModule.get_bin_path

@@ -879,3 +879,11 @@ def test_a_candidate_that_was_killed_goes_with_the_next_play(deploy, step, docke
     step("prepared", [wanted(version)])
     assert docker.containers == {"34": "iopaint-cpu", "56": "iopaint-cpu-candidate"}
     assert ("network", "rm", "candidate-iopaint-cpu_default") in docker.calls
+
+
+def test_a_candidate_whose_play_was_killed_after_the_proof_goes_with_the_next_play(deploy, step, docker):
+    """The release is current by then, and the candidate of it still served."""
+    deploy()
+    docker.containers = {"12": "candidate-iopaint-cpu", "34": "iopaint-cpu"}
+    step("prepared", [wanted()])
+    assert docker.containers == {"34": "iopaint-cpu"}

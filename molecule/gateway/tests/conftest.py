@@ -28,6 +28,18 @@ def lost(answers):
     return [answer for answer in answers if answer["status"] != 200]
 
 
+def out_of_service(runtime):
+    """Return the servers of the pool and of its pages that are out of service; a candidate always is, but in a switch."""
+    found = [line.split(",") for line in runtime("show stat").splitlines() if ",MAINT" in line]
+    return [row[1] for row in found if ":candidate" not in row[1]]
+
+
+def candidates(runtime):
+    """Return the candidates that are in service."""
+    found = [line.split(",") for line in runtime("show stat").splitlines() if line.startswith("paint,")]
+    return [row[1] for row in found if row[1].endswith(":candidate") and "MAINT" not in row]
+
+
 @pytest.fixture(scope="session")
 def gateway():
     """The host with the gateway, and an instance."""

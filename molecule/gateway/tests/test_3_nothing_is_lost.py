@@ -1,10 +1,11 @@
 """Reloads of the gateway and switches of an instance lose no request."""
 
 import json
+import re
 import time
 
 import pytest
-from conftest import ALICE, GATEWAYS, lost
+from conftest import ALICE, GATEWAYS, candidates, lost, out_of_service
 from play import play
 
 pytestmark = pytest.mark.usefixtures("forgotten")
@@ -61,7 +62,28 @@ def test_an_upgrade_of_all_hosts_at_once_loses_nothing(load, runtime, image):
     found = answers(enough=True)
     assert lost(found) == []
     assert json.loads(found[-1]["body"])["release"] == image
-    assert "MAINT" not in runtime("show stat")
+    assert out_of_service(runtime) == []
+
+
+@pytest.mark.parametrize("image", ["v2", "v1"])
+def test_nobody_waits_for_a_release_that_starts_next_to_the_current_one(gateway, second, load, runtime, image):
+    """Both instances are switched at the same time, and their candidates serve, from another host as well."""
+    began = gateway("date +%s")
+    answers = load(count=5000, pause=0.2, parallel=30)
+    wanted = {"iopaint_images": {"cpu": f"iopaint:cpu-{image}-standin"}, "iopaint_upgrade_strategy": "parallel"}
+    run = play("playbooks/upgrade.yml", iopaint_upgrade_batches=["100%"], **wanted)
+    assert run.rc == 0, run.output
+    found = answers(enough=True)
+    assert lost(found) == []
+    assert json.loads(found[-1]["body"])["release"] == image
+    assert not run.says("does not serve from the candidate"), run.output
+    gateway("journalctl --sync")
+    log = gateway(f"journalctl -t haproxy -o cat --since=@{began}")
+    assert {int(held) for held in re.findall(r'"held_ms":([0-9]+)', log)} == {0}
+    assert {f"{name}:cpu:candidate" for name in GATEWAYS} <= set(re.findall(r'"instance":"([^"]+)"', log))
+    assert (out_of_service(runtime), candidates(runtime)) == ([], [])
+    for host in (gateway, second):
+        assert host("docker ps -aq --filter label=com.docker.compose.project=candidate-iopaint-cpu") == ""
 
 
 def test_an_instance_that_is_out_of_service_stays_out_over_a_reload(gateway, runtime, ask):
@@ -76,12 +98,21 @@ def test_an_instance_that_is_out_of_service_stays_out_over_a_reload(gateway, run
         runtime(f"set server paint/{server} state ready")
 
 
-def test_a_play_that_was_killed_leaves_no_instance_out(runtime):
-    runtime(f"set server paint/{GATEWAYS[1]}:cpu state maint")
+def test_a_play_that_was_killed_leaves_no_instance_out_and_no_candidate_in(gateway, runtime):
+    """The gateway's own instance stands for the candidate of the other one."""
+    server, out = f"paint/{GATEWAYS[1]}:cpu", [f"{GATEWAYS[1]}:cpu", f"{GATEWAYS[1]}:cpu:page"]
+    runtime(f"set server {server} state maint")
+    runtime(f"set server {server}:candidate addr 127.0.0.1 port 8080")
+    runtime(f"set server {server}:candidate state ready")
+    assert (candidates(runtime), out_of_service(runtime)) == ([f"{GATEWAYS[1]}:cpu:candidate"], out)
+    gateway("systemctl reload haproxy; sleep 2")  # after which no candidate is served from
+    assert (candidates(runtime), out_of_service(runtime)) == ([], out)
+    runtime(f"set server {server}:candidate addr 127.0.0.1 port 8080")
+    runtime(f"set server {server}:candidate state ready")
     run = play("playbooks/upgrade.yml", "--limit", GATEWAYS[1])
     assert run.rc == 0, run.output
     assert run.changed(GATEWAYS[1]) >= 1
-    assert "MAINT" not in runtime("show stat")
+    assert (out_of_service(runtime), candidates(runtime)) == ([], [])
 
 
 def metric(gateway, name):

@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from conftest import ALICE, GATEWAYS, lost
+from conftest import ALICE, GATEWAYS, lost, out_of_service
 from play import play
 
 pytestmark = pytest.mark.usefixtures("forgotten")
@@ -24,8 +24,8 @@ def status(tmp_path):
 
 
 def test_an_instance_that_is_out_of_service_is_named_with_what_brings_it_back(gateway, runtime, ask, ca, status):
-    out = f"{GATEWAYS[1]}:cpu"
-    runtime(f"set server paint/{out} state maint")
+    name = f"{GATEWAYS[1]}:cpu"
+    runtime(f"set server paint/{name} state maint")
     try:
         for wanted, answer in (({}, 200), ({"user": "alice:wrong"}, 401), ({"headers": {"Host": "evil.example.com"}}, 421)):
             assert ask(**{"user": ALICE, "ca": ca, **wanted})["status"] == answer
@@ -35,14 +35,14 @@ def test_an_instance_that_is_out_of_service_is_named_with_what_brings_it_back(ga
         (pool,) = after[GATEWAYS[0]]["pools"]
         (note,) = pool["notes"]
         gateway(note.partition("this brings it back: ")[2])
-        assert "MAINT" not in runtime("show stat")
+        assert out_of_service(runtime) == []
     finally:
-        runtime(f"set server paint/{out} state ready")
-    assert [run.changed(name) for name in GATEWAYS] == [0, 0]
-    assert {one["name"]: one["state"] for one in pool["servers"]} == {out: "out of service", f"{GATEWAYS[0]}:cpu": "up"}
+        runtime(f"set server paint/{name} state ready")
+    assert [run.changed(host) for host in GATEWAYS] == [0, 0]
+    assert {one["name"]: one["state"] for one in pool["servers"]} == {name: "out of service", f"{GATEWAYS[0]}:cpu": "up"}
     assert (pool["state"], pool["level"]) == ("serves", "attention")
-    assert f"{out}: out of service" in page
-    assert run.says("2 of 2 gateways serve.", f"out of service: {out}; up: {GATEWAYS[0]}:cpu"), run.output
+    assert f"{name}: out of service" in page
+    assert run.says("2 of 2 gateways serve.", f"out of service: {name}; up: {GATEWAYS[0]}:cpu"), run.output
     assert pool["requests"] > pool["refused"] > 0
     assert after[GATEWAYS[0]]["elsewhere"]["refused"] > 0
     end = gateway('date -ud "$(openssl x509 -in /etc/iopaint-gateway/tls/server.crt -noout -enddate | cut -d= -f2)" +%FT%TZ')
