@@ -19,7 +19,7 @@ export DOCKER_TIMEOUT := 300
 # The longest first, as two run at once. By their names: image-gpu takes gigabytes, bundle, models and registry-build ten minutes each.
 SCENARIO ?= gateway data fleet default registry provision provision-ubuntu gpu site image operations
 
-.PHONY: help env demo demo-down lint unit conformance supported scenarios test docs bench bench-fleet bench-gateway constraints
+.PHONY: help env demo demo-down lint unit conformance release supported scenarios test docs bench bench-fleet bench-gateway constraints
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
 
@@ -43,10 +43,16 @@ lint: env ## yamllint, ansible-lint (profile production), ruff, role arguments
 	ruff format --check .
 
 # In an environment of its own, as its linters are tied to other versions of the same libraries.
-conformance: env ## the built collection against ansible-test, galaxy-importer, antsibull; CHECKS="artifact sanity" runs some
+build/conformance/venv/.pinned: requirements/conformance.txt | env
 	[ -x build/conformance/venv/bin/python ] || $(UV) venv -q --python 3.11 --no-python-downloads build/conformance/venv
 	$(UV) pip sync -q --python build/conformance/venv/bin/python --require-hashes requirements/conformance.txt
+	touch $@
+
+conformance: env build/conformance/venv/.pinned ## the built collection against ansible-test, galaxy-importer, antsibull; CHECKS="artifact sanity" runs some
 	scripts/conformance $(CHECKS)
+
+release: env build/conformance/venv/.pinned ## the release of the version in galaxy.yml, all but the push: changelog, checks, tarball, tag
+	scripts/release $(CHECKS)
 
 supported: env ## the supported releases of ansible-core: playbooks parse, sanity, unit tests; RELEASES=newest tries one
 	scripts/supported try $(RELEASES)
