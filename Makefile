@@ -19,7 +19,7 @@ export DOCKER_TIMEOUT := 300
 # The longest first, as two run at once. By their names: image-gpu takes gigabytes; bundle, collection-upgrade, models, registry-build ten minutes each.
 SCENARIO ?= gateway data fleet default registry provision provision-ubuntu gpu site image operations
 
-.PHONY: help env demo demo-down lint unit conformance release supported scenarios test docs bench bench-fleet bench-gateway constraints
+.PHONY: help env demo demo-down lint unit conformance release supported scenarios test docs pictures bench bench-fleet bench-gateway constraints
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
 
@@ -85,6 +85,9 @@ docs: env ## the pages of docs/ as a site in build/site, links checked; needs np
 	NO_MKDOCS_2_WARNING=1 build/docs-venv/bin/mkdocs build --quiet --strict
 	tar -xzf build/mermaid.tgz -C build/site/assets/javascripts --strip-components 2 package/dist/mermaid.min.js
 	echo "make docs: open build/site/index.html"
+
+pictures: env ## docs/images: recordings of a deploy and an upgrade, and the status page, from a demo made for them; needs Chromium
+	scripts/pictures
 
 bench: env ## docker/ against the plain design: sizes, times and ratios; BENCH_OPTIONS="--runs 1"
 	scripts/bench $(BENCH_OPTIONS)

@@ -54,6 +54,13 @@ def test_files_of_examples_do_not_depend_on_the_folder_of_the_play(page):
     assert relative == {}
 
 
+def test_readme_is_short_and_its_files_are_there():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 def test_readme_lists_every_playbook():
     names = {path.stem for path in (ROOT / "playbooks").glob("*.yml")}
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
