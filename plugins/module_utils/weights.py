@@ -36,7 +36,7 @@ def has(models_dir, model):
 
 
 @contextlib.contextmanager
-def placing(models_dir, model, owner):
+def placing(models_dir, model, owner):  # pylint: disable=contextmanager-generator-missing-cleanup
     """Yield a stream for the weights of a model. They are in their place at the end, if their checksum is right.
 
     Folders below the folder of models that are missing are made for the owner. Raise WeightsError on another checksum.
