@@ -36,13 +36,14 @@ def has(models_dir, model):
 
 
 @contextlib.contextmanager
-def placing(models_dir, model, owner):  # pylint: disable=contextmanager-generator-missing-cleanup
+def placing(models_dir, model, owner):
     """Yield a stream for the weights of a model. They are in their place at the end, if their checksum is right.
 
     Folders below the folder of models that are missing are made for the owner. Raise WeightsError on another checksum.
     """
     above, name = os.path.split(model["path"])
-    with (
+    # contextlib runs this generator to its end, so each of them is left.
+    with (  # pylint: disable=contextmanager-generator-missing-cleanup
         files.folder(models_dir, make=True) as top,
         files.below(top, above, make=True, owner=owner) as inner,
         files.replacing(inner, name, MODE, owner) as stream,
