@@ -16,10 +16,10 @@ export PYTHONDONTWRITEBYTECODE := 1
 # Removing a host with an engine inside takes longer than the minute that the modules wait.
 export DOCKER_TIMEOUT := 300
 
-# The longest first, as two run at once. By their names: image-gpu takes gigabytes, bundle, models and registry-build ten minutes each.
+# The longest first, as two run at once. By their names: image-gpu takes gigabytes; bundle, collection-upgrade, models, registry-build ten minutes each.
 SCENARIO ?= gateway data fleet default registry provision provision-ubuntu gpu site image operations
 
-.PHONY: help env demo demo-down lint unit conformance supported scenarios test docs bench bench-fleet bench-gateway constraints
+.PHONY: help env demo demo-down lint unit conformance release supported scenarios test docs pictures bench bench-fleet bench-gateway constraints
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
 
@@ -43,10 +43,16 @@ lint: env ## yamllint, ansible-lint (profile production), ruff, role arguments
 	ruff format --check .
 
 # In an environment of its own, as its linters are tied to other versions of the same libraries.
-conformance: env ## the built collection against ansible-test, galaxy-importer, antsibull; CHECKS="artifact sanity" runs some
+build/conformance/venv/.pinned: requirements/conformance.txt | env
 	[ -x build/conformance/venv/bin/python ] || $(UV) venv -q --python 3.11 --no-python-downloads build/conformance/venv
 	$(UV) pip sync -q --python build/conformance/venv/bin/python --require-hashes requirements/conformance.txt
+	touch $@
+
+conformance: env build/conformance/venv/.pinned ## the built collection against ansible-test, galaxy-importer, antsibull; CHECKS="artifact sanity" runs some
 	scripts/conformance $(CHECKS)
+
+release: env build/conformance/venv/.pinned ## the release of the version in galaxy.yml, all but the push: changelog, checks, tarball, tag
+	scripts/release $(CHECKS)
 
 supported: env ## the supported releases of ansible-core: playbooks parse, sanity, unit tests; RELEASES=newest tries one
 	scripts/supported try $(RELEASES)
@@ -79,6 +85,9 @@ docs: env ## the pages of docs/ as a site in build/site, links checked; needs np
 	NO_MKDOCS_2_WARNING=1 build/docs-venv/bin/mkdocs build --quiet --strict
 	tar -xzf build/mermaid.tgz -C build/site/assets/javascripts --strip-components 2 package/dist/mermaid.min.js
 	echo "make docs: open build/site/index.html"
+
+pictures: env ## docs/images: recordings of a deploy and an upgrade, and the status page, from a demo made for them; needs Chromium
+	scripts/pictures
 
 bench: env ## docker/ against the plain design: sizes, times and ratios; BENCH_OPTIONS="--runs 1"
 	scripts/bench $(BENCH_OPTIONS)

@@ -330,7 +330,7 @@ class Guard:
         changes = scope["type"] == "websocket" or scope["method"] not in READING or path_of(scope).startswith(SOCKET)
         if origin is None or not changes:
             return
-        scheme, _, place = origin.partition("://")
+        scheme, place = origin.partition("://")[::2]
         its, its_port = host_and_port(place)
         usual = {"http": "80", "https": "443"}.get(scheme.lower(), "")
         if its != host or (its_port or usual) != (port or usual):

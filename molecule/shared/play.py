@@ -33,8 +33,12 @@ class Run(NamedTuple):
 
 
 def process(playbook: str, *arguments: str, **variables) -> dict:
-    """Return what subprocess needs to run a playbook with extra variables; MOLECULE_INVENTORY_FILE names the inventory."""
-    command = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(ROOT / playbook), *arguments]
+    """Return what subprocess needs to run a playbook with extra variables; MOLECULE_INVENTORY_FILE names the inventory.
+
+    The playbook is a file of the checkout, or one of an installed collection by its full name.
+    """
+    path = str(ROOT / playbook) if playbook.endswith(".yml") else playbook
+    command = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], path, *arguments]
     if variables:
         command += ["-e", json.dumps(variables)]
     return {

@@ -11,7 +11,7 @@ class ModuleDocFragment:
 options:
   names:
     description:
-      - "What messages call the module's options, as C({dir: iopaint_dir}) where the variable C(iopaint_dir) sets O(dir)."
+      - "What messages call the module's options, as C({dir: iopaint_dir}) where the variable C(iopaint_dir) sets C(dir)."
       - An option that is not listed keeps its own name.
     type: dict
     default: {}

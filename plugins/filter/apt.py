@@ -69,7 +69,7 @@ def apt_targets(madison: str, names: Iterable[str], wanted: dict[str, object]) -
     """Return how apt-get is asked for the packages, and the versions that `apt-cache madison` knows of each."""
     rows = [[part.strip() for part in line.split("|")] for line in madison.splitlines() if line.count("|") == 2]
     versions: dict[str, list[str]] = {}
-    for name, version, _ in rows:
+    for name, version, _source in rows:
         versions.setdefault(name, []).append(version)
     targets, missing = [], []
     for name in names:

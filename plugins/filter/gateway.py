@@ -176,7 +176,7 @@ def is_covered(name, names):
     name = name.lower()
     parent = name.partition(".")[2]
     for each in names:
-        kind, _, value = each.partition(":")
+        kind, value = each.partition(":")[::2]
         if kind.startswith("IP"):
             try:
                 if ipaddress.ip_address(value) == ipaddress.ip_address(name):

@@ -42,7 +42,7 @@ def valid_fields(document):
     if not holder.get("token"):
         raise foreign.ForeignError("it has no token")
     pid = document.get("pid")
-    return {**holder, "pid": pid} if type(pid) is int else holder
+    return {**holder, "pid": pid} if isinstance(pid, int) and not isinstance(pid, bool) else holder
 
 
 def unreadable(path, reason):

@@ -42,7 +42,8 @@ def placing(models_dir, model, owner):
     Folders below the folder of models that are missing are made for the owner. Raise WeightsError on another checksum.
     """
     above, name = os.path.split(model["path"])
-    with (
+    # contextlib runs this generator to its end, so each of them is left.
+    with (  # pylint: disable=contextmanager-generator-missing-cleanup
         files.folder(models_dir, make=True) as top,
         files.below(top, above, make=True, owner=owner) as inner,
         files.replacing(inner, name, MODE, owner) as stream,

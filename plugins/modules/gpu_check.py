@@ -234,8 +234,8 @@ class Check:
         return {"device": device, "uuids": sorted(seen), "nodes": nodes}
 
     def running(self) -> list:
-        _, ids, _ = self.docker.run("ps", "-q")
-        rc, out, _ = self.docker.run("inspect", *ids.split()) if ids.split() else (1, "", "")
+        ids = self.docker.run("ps", "-q")[1].split()
+        rc, out = self.docker.run("inspect", *ids)[:2] if ids else (1, "")
         return parse_documents(self.module, out, "inspect") if rc == 0 else []  # a container may end between the two
 
     def ask(self, container: dict) -> str | None:

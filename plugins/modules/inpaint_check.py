@@ -312,13 +312,13 @@ class Service:
         return status, headers, body
 
     def model(self) -> tuple:
-        _, _, body = self.call("GET", "/api/v1/model", inpaint.MODEL_LIMIT)
+        body = self.call("GET", "/api/v1/model", inpaint.MODEL_LIMIT)[2]
         return inpaint.read_model(body)
 
     def peak_memory(self) -> int | None:
         """Peak of the GPU memory, if whoever answers measures it and tells it to this client."""
         try:
-            _, _, body = self.call("GET", "/metrics", inpaint.MODEL_LIMIT)
+            body = self.call("GET", "/metrics", inpaint.MODEL_LIMIT)[2]
         except inpaint.CheckError:
             return None
         return inpaint.peak_memory(body)

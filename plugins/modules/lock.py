@@ -121,7 +121,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.iopaint.fleet.plugins.module_utils import audit, lock
 from ansible_collections.iopaint.fleet.plugins.module_utils.names import named
 
-OVER, ASKED_FOR = "its play is over", "the operator asked for it"
+OVER = "its play is over"
+ASKED_FOR = "the operator asked for it"
 
 
 def explain(module, holder):

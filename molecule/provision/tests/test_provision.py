@@ -7,14 +7,17 @@ import re
 from contextlib import contextmanager
 
 import pytest
-from conftest import FRESH, HOSTS, SITE_HOST
+from conftest import FRESH, GROUPS, HOSTS, SITE_HOST
 
 SITE = f"http://{SITE_HOST}:8000"
-SUITES = {
-    "provision-debian13": "debian.13~trixie",
-    "provision-debian12": "debian.12~bookworm",
-    "provision-ubuntu2404": "ubuntu.24.04~noble",
+SUFFIXES = {
+    "trixie": "debian.13~trixie",
+    "bookworm": "debian.12~bookworm",
+    "jammy": "ubuntu.22.04~jammy",
+    "noble": "ubuntu.24.04~noble",
+    "resolute": "ubuntu.26.04~resolute",
 }
+SUITES = {name: suffix for suite, suffix in SUFFIXES.items() for name in GROUPS.get(suite, [])}
 
 
 def packages(host):
