@@ -1,0 +1,54 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The rooms and their doors: the roles are entered as docs/architecture.md says, and each thing has one place."""
+
+import re
+
+import pytest
+import yaml
+from conftest import ROOT
+
+ROLES = sorted(path.parents[1] for path in ROOT.glob("roles/*/tasks/main.yml"))
+TASKS = sorted(ROOT.glob("roles/*/tasks/*.yml"))
+
+
+def specification(role):
+    """Return the entry points of a role with their options."""
+    return yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+
+
+def documented():
+    """Return the entry points of each role by the table of docs/architecture.md."""
+    found = {}
+    for line in (ROOT / "docs" / "architecture.md").read_text().partition("## Roles and their entry points")[2].splitlines():
+        if line.startswith("| `"):
+            _, names, _what, doors, _ = line.split("|")
+            found |= {name: set(re.findall(r"`(\w+)`", doors)) for name in re.findall(r"`(\w+)`", names)}
+    return found
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_the_architecture_lists_each_entry_point(role):
+    assert documented()[role.name] == specification(role).keys() - {"main"}
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_an_entry_point_is_a_task_file(role):
+    assert {name for name in specification(role) if not (role / "tasks" / f"{name}.yml").is_file()} == set()
+
+
+@pytest.mark.parametrize("path", TASKS, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
+def test_included_task_files_are_there(path):
+    included = re.findall(r"(?:include|import)_tasks: (\w+\.yml)$", path.read_text(), re.MULTILINE)
+    assert [name for name in included if not (path.parent / name).is_file()] == []
+
+
+def test_one_role_calls_the_module_of_the_lock():
+    """Its arguments are to stand in one room."""
+    assert {path.parents[1].name for path in TASKS if "iopaint.fleet.lock:" in path.read_text()} == {"iopaint_common"}
+
+
+def test_a_room_is_entered_by_its_doors():
+    text = "\n".join(path.read_text() for path in [*TASKS, *ROOT.glob("playbooks/**/*.yml")])
+    entered = set(re.findall(r"name: iopaint\.fleet\.(\w+)\n +tasks_from: (\w+)\n", text))
+    assert len(entered) > 20
+    assert {(role, name) for role, name in entered if name not in specification(ROOT / "roles" / role)} == set()
