@@ -41,12 +41,12 @@ class Progress:
                 self.line(f"{step.title} goes on: {step.last[:80]}" if step else "goes on")
 
     def line(self, text: str):
-        """One line, with the seconds since the build began."""
+        """Return one line, with the seconds since the build began."""
         self.last = time.monotonic()
         self.say(f"{self.prefix}, {time.monotonic() - self.begun:4.0f} s: {text}")
 
     def end(self):
-        """What it came to."""
+        """Return what the build came to, in one line."""
         seen = self.log.summary()
         if seen["steps"]:
             self.line(f"{seen['steps']} steps, {seen['cached']} of them cached, {seen['downloaded'] / 1e6:.1f} MB downloaded")

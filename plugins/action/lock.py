@@ -15,7 +15,7 @@ GONE = "gone"  # the state of a process that has ended and was not waited for
 
 
 def started(pid: int) -> str | None:
-    """When a process of this machine began, in the kernel's ticks; "gone" for a dead one, None where it can't be read."""
+    """Return when a process of this machine began, in the kernel's ticks; "gone" for a dead one, None where it can't be read."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
             fields = stream.read().rpartition(")")[2].split()
@@ -56,7 +56,7 @@ def operator(variables: dict) -> str:
 
 
 def owner(run: str, variables: dict) -> dict:
-    """This play, whose process is the parent of the one that runs a task. run: what all of its tasks have in common.
+    """Return this play, whose process is the parent of the one that runs a task. run: what all of its tasks have in common.
 
     variables: the play's.
     """

@@ -57,7 +57,7 @@ REPLACED = {  # by what; a setting that no longer counts must not be passed over
 
 
 def misread(name: str, value: object, option: dict) -> str:
-    """Why a text option can't be taken as it was given without quotes, or nothing.
+    """Return why a text option can't be taken as it was given without quotes, or nothing.
 
     A whole number is what it looks like, except where it may begin with zeros: a commit or a secret.
     """
@@ -149,7 +149,7 @@ def misspelt(names: list, known: list) -> list[str]:
 
 
 def is_result(value: object) -> bool:
-    """Whether a task registered it, as an earlier play of the same run may have done."""
+    """Return whether a task registered it, as an earlier play of the same run may have done."""
     return isinstance(value, dict) and {"changed", "failed"} <= value.keys()
 
 

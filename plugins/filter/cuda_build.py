@@ -31,5 +31,5 @@ class FilterModule:
     """The filter, by its name."""
 
     def filters(self):
-        """Name to function."""
+        """Return each filter by its name."""
         return {"cuda_build": cuda_build}

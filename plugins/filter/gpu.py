@@ -145,7 +145,7 @@ class FilterModule:
     """The filters of this file."""
 
     def filters(self):
-        """Name them."""
+        """Return each filter by its name."""
         return {
             "gpu_cdi_names": gpu_cdi_names,
             "gpu_faults": gpu_faults,

@@ -25,7 +25,7 @@ def removal_summary(result, dry=False):
 
 
 def removal_hint(names, host):
-    """Say what is not wanted any more and which command takes it away, in two lines, which YAML does not quote."""
+    """Return what is not wanted any more and which command takes it away, in two lines, which YAML does not quote."""
     command = f"ansible-playbook iopaint.fleet.remove -l {host} -e '{json.dumps({'iopaint_remove_instances': names})}'"
     return f"On this host and not in iopaint_instances: {', '.join(names)}. To remove it, its data excepted:\n{command}"
 

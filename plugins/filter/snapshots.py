@@ -37,7 +37,7 @@ def entry_of(snapshot):
 
 
 def there(known, host):
-    """Say which backups of a host there are, or which hosts have some."""
+    """Return which backups of a host there are, or which hosts have some."""
     runs = {}
     for entry in known:
         if entry["host"] == host:

@@ -39,7 +39,7 @@ class Step:
 
     @property
     def title(self):
-        """The name, and what was downloaded."""
+        """Return the name, and what was downloaded."""
         return self.name + (f" ({self.bytes / 1e6:.1f} MB downloaded)" if self.bytes else "")
 
 

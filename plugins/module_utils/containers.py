@@ -10,7 +10,7 @@ import re
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(-[0-9]+)?")  # of an instance
 PROJECT = "com.docker.compose.project"
 PREFIX = "iopaint-"  # begins the compose project of an instance
-CANDIDATE = "candidate-"  # precedes that of an instance's candidate (tasks/candidate.yml of the role iopaint)
+CANDIDATE = "candidate-"  # precedes that of an instance's candidate (tasks/prove_candidate.yml of the role iopaint)
 SERVICES = ("iopaint-cpu", "iopaint-gpu")
 
 

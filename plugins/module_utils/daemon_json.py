@@ -397,7 +397,7 @@ def _check_values(value: Any, name: str = "settings") -> None:
 
 
 def actions(before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
-    """Each top-level key that differs, with what makes the engine take it up: a reload or a restart."""
+    """Return each top-level key that differs, with what makes the engine take it up: a reload or a restart."""
     changed = [key for key in {**before, **after} if key not in before or key not in after or before[key] != after[key]]
     return {key: "reload" if key in (RELOADED if key in after else RESET_BY_RELOAD) else "restart" for key in changed}
 
@@ -445,7 +445,7 @@ def _built_in(runtime: str) -> bool:
 
 
 def command_line(listing: str, read: Callable[[str], str]) -> list[Word]:
-    """dockerd's arguments in `systemctl cat`'s listing of a unit and its drop-ins.
+    """Return dockerd's arguments in `systemctl cat`'s listing of a unit and its drop-ins.
 
     `read` returns the text of an EnvironmentFile, an empty one where there is none.
     """

@@ -95,7 +95,7 @@ def query(nvidia_smi: str, timeout: int) -> tuple:
 
 
 def parse_report(output: str) -> dict:
-    """driver_version, cuda_version and gpus of `nvidia-smi -q -x`, all schema generations; ValueError without a report.
+    """Return driver_version, cuda_version and gpus of `nvidia-smi -q -x`, all schema generations; ValueError without a report.
 
     Elements are looked up by name: the schema's versions differ in what surrounds these few, which kept theirs.
     """
@@ -114,13 +114,13 @@ def parse_report(output: str) -> dict:
 
 
 def parse_compute_caps(output: str) -> dict:
-    """UUID -> (index, compute capability) of `--query-gpu=index,uuid,compute_cap --format=csv,noheader`."""
+    """Return UUID -> (index, compute capability) of `--query-gpu=index,uuid,compute_cap --format=csv,noheader`."""
     rows = re.findall(r"^(\d+), *(GPU-[^,\s]+), *(.+?) *$", output, re.MULTILINE)
     return {uuid: (int(index), cap if re.fullmatch(r"\d+\.\d+", cap) else None) for index, uuid, cap in rows}
 
 
 def parse_slices(output: str) -> dict:
-    """(GPU UUID, MIG device index) -> (profile, MIG UUID) of `nvidia-smi -L`: the XML report has neither."""
+    """Return (GPU UUID, MIG device index) -> (profile, MIG UUID) of `nvidia-smi -L`: the XML report has neither."""
     slices, gpu = {}, None
     for line in output.splitlines():
         if match := re.match(r"GPU \d+:.*\(UUID: ([^)]+)\)", line):
@@ -228,7 +228,7 @@ def _process(node: ET.Element) -> dict:
 
 
 def _pci_address(bus_id: str | None) -> str | None:
-    """nvidia-smi's 00000000:1A:00.0 as sysfs writes it, 0000:1a:00.0."""
+    """Return nvidia-smi's 00000000:1A:00.0 as sysfs writes it, 0000:1a:00.0."""
     domain, _separator, rest = (bus_id or "").partition(":")
     return f"{int(domain, 16):04x}:{rest.lower()}" if rest else None
 
@@ -237,7 +237,7 @@ def _pci_address(bus_id: str | None) -> str | None:
 
 
 def pci_devices(sysfs: str) -> list:
-    """NVIDIA's VGA (0300) and 3D (0302) controllers on the bus, whatever driver they have."""
+    """Return NVIDIA's VGA (0300) and 3D (0302) controllers on the bus, whatever driver they have."""
     bus = os.path.join(sysfs, "bus/pci/devices")
     devices = []
     for address in sorted(os.listdir(bus)) if os.path.isdir(bus) else ():
@@ -250,7 +250,7 @@ def pci_devices(sysfs: str) -> list:
 
 
 def kernel_module_version(sysfs: str, procfs: str) -> str | None:
-    """Version of the nvidia module that is loaded, which need not be the one that is installed."""
+    """Return the version of the nvidia module that is loaded, which need not be the one that is installed."""
     loaded = re.search(r"NVRM version:.*?\s(\d+(?:\.\d+)+)\s", _read(procfs, "driver/nvidia/version") + "\n")
     return loaded[1] if loaded else _read(sysfs, "module/nvidia/version") or None
 
@@ -265,7 +265,7 @@ LIBRARIES = (
 
 
 def library_versions(root: str) -> list:
-    """Versions of the driver's library that is installed, newest last; more than one is a fault in itself."""
+    """Return the versions of the driver's library that is installed, newest last; more than one is a fault in itself."""
     names = (os.path.basename(path) for pattern in LIBRARIES for path in glob.glob(os.path.join(root, pattern)))
     versions = {name.partition(".so.")[2] for name in names}
     return sorted((one for one in versions if re.fullmatch(r"\d+(\.\d+)+", one)), key=version_key)
@@ -363,7 +363,7 @@ def _unresolvable(device: str, cdi: dict) -> str:
 
 
 def read_cdi(directories: list) -> dict:
-    """cdi_devices, cdi_conflicts and cdi_errors of the spec directories, which are in rising order of precedence."""
+    """Return cdi_devices, cdi_conflicts and cdi_errors of the spec directories, which are in rising order of precedence."""
     files, errors = {}, []
     for path in (path for directory in directories for path in spec_files(directory, errors)):
         try:
@@ -403,7 +403,7 @@ def _winner(paths: list) -> str | None:
 
 
 def read_spec(path: str) -> tuple:
-    """Kind and device names of a spec file; ValueError says what is wrong with it."""
+    """Return kind and device names of a spec file; ValueError says what is wrong with it."""
     text = foreign.read_text(path)
     if path.endswith(".json") or text.lstrip().startswith("{"):
         spec = foreign.parse_json(text)
@@ -436,7 +436,7 @@ def _load_yaml(text: str) -> Any:
 
 
 def outline(text: str) -> dict:
-    """kind and device names of a block-style YAML spec, as nvidia-ctk writes it; ValueError for anything fancier."""
+    """Return kind and device names of a block-style YAML spec, as nvidia-ctk writes it; ValueError for anything fancier."""
     spec, section, column = {}, None, None  # column: where the keys of a device start
     for line in text.splitlines():
         match = re.match(r"( *)(- +)?([A-Za-z]+):(?:\s+(.*))?$", line)

@@ -97,7 +97,7 @@ def draw_mask(size: tuple) -> Image.Image:
 
 
 def request_body(photo: Image.Image, mask: Image.Image, parameters: dict) -> bytes:
-    """IOPaint's InpaintRequest, as JSON. The answer is in the format of the image, so PNG loses nothing either way."""
+    """Return IOPaint's InpaintRequest, as JSON. The answer is in the format of the image, so PNG loses nothing either way."""
     # Diffusion models blend beyond the edge of the mask unless told not to.
     body = {"sd_mask_blur": 0, **parameters, "image": _png_base64(photo), "mask": _png_base64(mask)}
     return json.dumps(body).encode()
@@ -152,7 +152,7 @@ def peak_memory(body: bytes) -> int | None:
 
 
 def answer_limit(photo: Image.Image) -> int:
-    """Most bytes of an answer: those of a PNG of this size that nothing compresses, with room for its headers."""
+    """Return the most bytes of an answer: those of a PNG of this size that nothing compresses, with room for its headers."""
     return 8 * photo.width * photo.height + 65536
 
 
@@ -215,7 +215,7 @@ def judge(pixels: dict, min_changed: float, tolerance: int) -> None:
 
 
 def side_by_side(before: Image.Image, mask: Image.Image, after: Image.Image) -> Image.Image:
-    """before | mask | after, each under its caption."""
+    """Return before | mask | after, each under its caption."""
     gap, caption = 8, 20
     width, height = before.size
     picture = Image.new("RGB", (3 * width + 4 * gap, height + caption + gap), "white")
@@ -232,7 +232,7 @@ def _highest(histogram: list) -> int:
 
 
 def _first(strays: Image.Image, box: tuple) -> list:
-    """Column and row of the topmost white pixel, the leftmost of its row."""
+    """Return column and row of the topmost white pixel, the leftmost of its row."""
     top = box[1]
     row = strays.crop((0, top, strays.width, top + 1))
     return [row.getbbox()[0], top]
@@ -242,13 +242,13 @@ def _first(strays: Image.Image, box: tuple) -> list:
 
 
 def explain_status(request: str, status: int, reason: str, body: bytes, location: str | None) -> str:
-    """Message for an answer other than 200."""
+    """Return the message for an answer other than 200."""
     said = f"to {_short(location)}" if location else server_text(body)
     return f"{request}: HTTP {status} {_short(reason)}: {said}. {ADVICE.get(status, LOG)}"
 
 
 def explain_failure(request: str, error: Exception, timeout: int) -> str:  # noqa: PLR0911 - a cause each
-    """Message for a request that got no answer."""
+    """Return the message for a request that got no answer."""
     cause = getattr(error, "reason", error)  # what URLError wraps
     if isinstance(cause, foreign.ForeignError):
         return f"{request}: the answer was not read, as {cause}. Is something other than IOPaint at this address?"

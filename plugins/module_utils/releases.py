@@ -164,7 +164,7 @@ class Releases:
 
     @property
     def linked(self):
-        """The release that the link names, None where there is no link or nothing behind it."""
+        """Return the release that the link names, None where there is no link or nothing behind it."""
         try:
             name = os.path.basename(os.readlink(self.link))
         except OSError:

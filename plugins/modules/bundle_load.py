@@ -150,7 +150,7 @@ class Load:
         self.module.fail_json(msg=f"The bundle {named(self.module, 'path')} {why}. {NOTHING}")
 
     def needs(self):
-        """Name what the host lacks."""
+        """Return the names of what the host lacks."""
         return [image["image"] for image in self.images] + [model["path"] for model in self.models]
 
     def check_disk(self):

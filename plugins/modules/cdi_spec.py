@@ -138,7 +138,7 @@ class Spec:
         return self.units.get(self.service, {}).get("LoadState") == "loaded"
 
     def disabled(self) -> list:
-        """Units that would not act at the next boot or driver update."""
+        """Return the units that would not act at the next boot or driver update."""
         loaded = [name for name, unit in self.units.items() if unit.get("LoadState") == "loaded"]
         return [name for name in loaded if self.units[name]["UnitFileState"] == "disabled"]
 
@@ -160,7 +160,7 @@ class Spec:
         return text
 
     def names(self) -> list:
-        """Qualified names of what was generated."""
+        """Return the qualified names of what was generated."""
         try:
             kind, names = gpu.read_spec(os.path.join(self.module.tmpdir, "nvidia.yaml"))
         except ValueError as error:
@@ -209,7 +209,7 @@ class Spec:
 
 
 def other_files(directories: list, own: str, wanted: list) -> dict:
-    """Spec file -> devices of ours that it declares too."""
+    """Return spec file -> devices of ours that it declares too."""
     found: dict = {}
     for directory in directories:
         for path in gpu.spec_files(directory, []):

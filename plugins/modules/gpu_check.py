@@ -125,7 +125,7 @@ def image_tar(paths: list) -> bytes:
 
 
 def listed(output: str) -> set:
-    """UUIDs of what a container may use, from `nvidia-smi -L`: the slices of a GPU that shows any, else the GPU."""
+    """Return the UUIDs of what a container may use, from `nvidia-smi -L`: the slices of a GPU that shows any, else the GPU."""
     found: set = set()
     gpu_uuid = None
     for line in output.splitlines():
@@ -139,7 +139,7 @@ def listed(output: str) -> set:
 
 
 def expected(device: str, listing: str) -> set:
-    """UUIDs that a container with this CDI device has to see, by the host's `nvidia-smi -L`."""
+    """Return the UUIDs that a container with this CDI device has to see, by the host's `nvidia-smi -L`."""
     name = device.partition("=")[2]
     gpus = {match[1]: match[2] for match in re.finditer(r"^GPU (\d+):.*\(UUID: ([^)]+)\)", listing, re.MULTILINE)}
     if name == "all":
@@ -239,7 +239,7 @@ class Check:
         return parse_documents(self.module, out, "inspect") if rc == 0 else []  # a container may end between the two
 
     def ask(self, container: dict) -> str | None:
-        """Why the container lost its GPU; nothing where it has it, '?' where it can't be asked."""
+        """Return why the container lost its GPU; nothing where it has it, '?' where it can't be asked."""
         rc, out, err = self.run("exec", container["Id"], "nvidia-smi", "-L")
         if rc == 0 and listed(out):
             return None

@@ -298,7 +298,7 @@ class Service:
         )
 
     def call(self, method: str, path: str, limit: int, data: bytes | None = None) -> tuple:
-        """Status, headers and body of the answer, which may have up to limit bytes."""
+        """Return status, headers and body of the answer, which may have up to limit bytes."""
         request = f"{method} {self.url}{path}"
         try:
             status, reason, headers, body = foreign.ask(
@@ -316,7 +316,7 @@ class Service:
         return inpaint.read_model(body)
 
     def peak_memory(self) -> int | None:
-        """Peak of the GPU memory, if whoever answers measures it and tells it to this client."""
+        """Return the peak of the GPU memory, if whoever answers measures it and tells it to this client."""
         try:
             body = self.call("GET", "/metrics", inpaint.MODEL_LIMIT)[2]
         except inpaint.CheckError:

@@ -42,19 +42,11 @@ options:
     description: The file of logrotate for the audit log; it goes with all instances.
     type: path
     default: /etc/logrotate.d/iopaint-fleet
-  audit:
-    description: The audit log on the host; it takes a line where something was removed.
-    type: path
-    default: /var/log/iopaint/audit.log
   log:
     description: Whether the audit log and what was rotated go with all instances.
     type: bool
     default: false
-  owner:
-    description: Who does it, as the module iopaint.fleet.lock returned it.
-    type: dict
-    default: {}
-extends_documentation_fragment: iopaint.fleet.names
+extends_documentation_fragment: [iopaint.fleet.names, iopaint.fleet.audit]
 attributes:
   check_mode:
     support: full

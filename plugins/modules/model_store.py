@@ -38,15 +38,7 @@ options:
     type: list
     elements: dict
     default: []
-  audit:
-    description: The audit log on the host; it takes a line where something was removed.
-    type: path
-    default: /var/log/iopaint/audit.log
-  owner:
-    description: Who does it, as the module iopaint.fleet.lock returned it.
-    type: dict
-    default: {}
-extends_documentation_fragment: iopaint.fleet.names
+extends_documentation_fragment: [iopaint.fleet.names, iopaint.fleet.audit]
 attributes:
   check_mode:
     support: full

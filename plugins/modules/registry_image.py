@@ -164,7 +164,7 @@ class Steps:
         return digest
 
     def step(self, given):
-        """Do what the state asks of one image, and give what is known of it then."""
+        """Do what the state asks of one image, and return what is known of it then."""
         state, start, how = self.params["state"], time.monotonic(), "here"
         given = {"tags": [], "aliases": [], "digest": None, **given}
         image = self.docker.image(given["image"])

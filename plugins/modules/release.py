@@ -39,10 +39,6 @@ options:
   to:
     description: "V(prepared): roll back to a release on the host instead of making one; V(previous) or the ID of a release."
     type: str
-  owner:
-    description: Operator and control node, as the module iopaint.fleet.lock returned them.
-    type: dict
-    default: {}
   proofs:
     description:
       - "V(kept): results of iopaint.fleet.inpaint_check by instance. A new release whose proof took three times as long as the
@@ -68,11 +64,7 @@ options:
     description: Bytes that the engine's build cache may hold once a new release is current; a negative number is no limit.
     type: int
     default: -1
-  audit:
-    description: Path of the audit log on the host.
-    type: path
-    default: /var/log/iopaint/audit.log
-extends_documentation_fragment: iopaint.fleet.names
+extends_documentation_fragment: [iopaint.fleet.names, iopaint.fleet.audit]
 attributes:
   check_mode:
     support: full

@@ -58,14 +58,7 @@ options:
     description: "V(back): why, for the audit log."
     type: str
     default: ""
-  owner:
-    description: Who does it, as the module iopaint.fleet.lock returned it.
-    type: dict
-    default: {}
-  audit:
-    description: The audit log on the host.
-    type: path
-    default: /var/log/iopaint/audit.log
+extends_documentation_fragment: iopaint.fleet.audit
 attributes:
   check_mode:
     support: full

@@ -30,7 +30,7 @@ class Weights(NamedTuple):
 
     @property
     def path(self):
-        """The path below the folder of models at which IOPaint looks for it."""
+        """Return the path below the folder of models at which IOPaint looks for it."""
         return CHECKPOINTS + (self.file or self.url.rpartition("/")[2])
 
 

@@ -135,7 +135,7 @@ def test_a_password_in_the_address_of_weights_is_not_shown(tmp_path):
     variables = {"__iopaint_missing": {"missing": [model]}, "ansible_python_interpreter": sys.executable}
     (tmp_path / "play.yml").write_text(
         "- hosts: localhost\n  connection: local\n  gather_facts: false\n  tasks:\n"
-        "    - ansible.builtin.include_role: {name: iopaint.fleet.iopaint, tasks_from: weights}\n"
+        "    - ansible.builtin.include_role: {name: iopaint.fleet.iopaint, tasks_from: download_weights}\n"
     )
     command = [Path(sys.executable).with_name("ansible-playbook"), "-vvv", "-i", "localhost,", "-e", json.dumps(variables)]
     places = {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build" / "collections"), "ANSIBLE_HOME": str(tmp_path / "home")}

@@ -309,7 +309,11 @@ def test_a_bundle_is_fetched_once_and_replaces_the_previous_one_as_a_whole(play,
     there, here = tmp_path / "host" / "iopaint-bundle.tar.gz", tmp_path / "here" / "my bundle.tar.gz"
     for path in (there, here):
         path.parent.mkdir()
-    variables = {"__iopaint_bundle": {"path": str(there)}, "__iopaint_bundle_file": str(here), "ansible_become": False}
+    variables = {
+        "__iopaint_bundle_written": {"path": str(there)},
+        "__iopaint_bundle_destination": str(here),
+        "ansible_become": False,
+    }
     tasks = str(ROOT / "roles" / "iopaint_bundle" / "tasks" / "fetch.yml")
 
     def changes():
