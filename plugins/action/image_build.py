@@ -45,11 +45,11 @@ class Progress:
         self.last = time.monotonic()
         self.say(f"{self.prefix}, {time.monotonic() - self.begun:4.0f} s: {text}")
 
-    def end(self):
-        """Return what the build came to, in one line."""
-        seen = self.log.summary()
-        if seen["steps"]:
-            self.line(f"{seen['steps']} steps, {seen['cached']} of them cached, {seen['downloaded'] / 1e6:.1f} MB downloaded")
+    def end(self, result: dict):
+        """Say what the build came to, by the module's result: a build may end before its log is looked at."""
+        if result.get("steps"):
+            megabytes = result["downloaded"] / 1e6
+            self.line(f"{result['steps']} steps, {result['cached']} of them cached, {megabytes:.1f} MB downloaded")
 
 
 class ActionModule(ActionBase):
@@ -68,8 +68,9 @@ class ActionModule(ActionBase):
         progress = Progress(task_vars["inventory_hostname"], str(args["variant"]), many, display.display)
         job = self.start(args, task_vars)
         self.follow(job, str(args["log"]), progress, EVERY[many], task_vars)
-        progress.end()
-        return self.result(job, task_vars)
+        result = self.result(job, task_vars)
+        progress.end(result)
+        return result
 
     def module(self, args: dict, task_vars: dict, name: str = "iopaint.fleet.image_build", **options) -> dict:
         """Run a module on the host; return its result."""

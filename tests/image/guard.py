@@ -136,7 +136,7 @@ def what_is_measured_is_there_for_prometheus():
     lines = body.decode().splitlines()
     assert 'iopaint_model_loaded{model="cv2"} 1.0' in lines, lines
     assert any(line.startswith('iopaint_computation_seconds_count{model="cv2",route="/api/v1/inpaint"}') for line in lines), lines
-    assert any(line.startswith('iopaint_requests_total{route="page",status="421"}') for line in lines), lines
+    assert any(line.startswith('iopaint_requests_total{route="/api/v1/model",status="421"}') for line in lines), lines
 
 
 def a_model_that_is_not_there_costs_nothing():

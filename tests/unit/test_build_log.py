@@ -119,7 +119,8 @@ class Host(action.ActionModule):
 
 
 JOB = {"ansible_job_id": "j1.2", "results_file": "/r/.ansible_async/j1.2"}
-BUILT = {"changed": True, "image": "iopaint:cpu-1-2", "built": True, "ansible_job_id": "j1.2", "finished": True}
+SUM = {"steps": 4, "cached": 1, "downloaded": 57_600_000}
+BUILT = {"changed": True, "image": "iopaint:cpu-1-2", "built": True, **SUM, "ansible_job_id": "j1.2", "finished": True}
 
 
 def seen(text="", offset=0, finished=False, running=True):
@@ -137,7 +138,7 @@ def test_each_step_is_said_when_it_ends_and_the_result_is_the_module_s(monkeypat
     half = LOG.index("#19 [packages 1/1] RUN with-network install-pins\n#19 23.96")
     looks = [seen(LOG, 900, running=False), seen(LOG[:half], half), seen(LOG[half:], len(LOG), finished=True, running=False)]
     host = Host(monkeypatch, [{"needed": True}, JOB, *looks, BUILT, {}], timeout=600)
-    assert host.go(monkeypatch) == {"changed": True, "image": "iopaint:cpu-1-2", "built": True}
+    assert host.go(monkeypatch) == {"changed": True, "image": "iopaint:cpu-1-2", "built": True, **SUM}
     assert host.said == [
         "gpu-1 builds cpu,    4 s: python-base 2/2 (7.6 MB downloaded) took 18.6 s",
         "gpu-1 builds cpu,    6 s: packages 1/1 (50.0 MB downloaded) took 61.0 s",
@@ -162,9 +163,16 @@ def test_a_step_that_goes_on_is_named_once_a_minute(monkeypatch):
     begun = seen("#19 [torch 1/1] RUN x\n#19 3.9 Downloading torch (780.4MB)\n", 60)
     host = Host(monkeypatch, [{"needed": True}, JOB, begun, *[seen("", 60)] * 60, seen("", 60, finished=True), BUILT, {}])
     host.go(monkeypatch)
-    assert [line.partition(": ")[2] for line in host.said] == [
+    assert [line.partition(": ")[2] for line in host.said[:-1]] == [
         "torch 1/1 (780.4 MB downloaded) goes on: Downloading torch (780.4MB)"
     ] * 2
+
+
+def test_a_build_that_ends_before_its_log_is_looked_at_is_said_too(monkeypatch):
+    """What the log has may be an earlier build's."""
+    host = Host(monkeypatch, [{"needed": True}, JOB, seen(LOG, 900, finished=True, running=False), BUILT, {}])
+    host.go(monkeypatch)
+    assert host.said == ["gpu-1 builds cpu,    2 s: 4 steps, 1 of them cached, 57.6 MB downloaded"]
 
 
 def test_a_build_whose_process_is_gone_is_given_up(monkeypatch):

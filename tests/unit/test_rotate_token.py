@@ -89,6 +89,13 @@ def test_a_token_of_the_inventory_is_taken(fleet):
     assert (known, kept) == (["of-the-vault-and-long", "former"], "former")
 
 
+def test_a_token_of_a_gateway_that_is_not_in_the_inventory_is_taken(fleet, tmp_path):
+    hosts = tmp_path / "hosts"
+    hosts.write_text(hosts.read_text().replace("[gateways]", "[others]"))
+    known, _kept = fleet("end", "-e", "iopaint_gateway_token=of-the-vault-and-long")
+    assert known == ["of-the-vault-and-long"]
+
+
 @pytest.mark.parametrize("token", ["short", "with spaces in it, and long enough"])
 def test_a_token_that_can_not_be_one_is_refused_before_anything(fleet, tmp_path, token):
     said = fleet("begin", "-e", json.dumps({"iopaint_gateway_token": token}), refused=True)
