@@ -127,6 +127,7 @@ def test_no_message_about_an_instance_shows_a_secret(entry):
 TAKES = {"environment", "instances", "models", "network", "proxies", "settings"}
 # Modules whose parameters of these names hold none, or that their tasks keep secret.
 OTHERS = {
+    "gateway_candidate": "socket is a path on the gateway",
     "inpaint_check": "url is the instance's own address, made by the filter instances",
     "instance_probe": "url is the instance's own address",
     "instance_remove": "instances are names",
