@@ -84,6 +84,7 @@ docs: env ## the pages of docs/ as a site in build/site, links checked; needs np
 	fi
 	NO_MKDOCS_2_WARNING=1 build/docs-venv/bin/mkdocs build --quiet --strict
 	tar -xzf build/mermaid.tgz -C build/site/assets/javascripts --strip-components 2 package/dist/mermaid.min.js
+	scripts/translations
 	echo "make docs: open build/site/index.html"
 
 pictures: env ## docs/images: recordings of a deploy and an upgrade, and the status page, from a demo made for them; needs Chromium
