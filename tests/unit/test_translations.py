@@ -160,6 +160,12 @@ def test_chinese_and_latin_are_set_apart(path):
 
 
 @pytest.mark.parametrize("path", PAGES)
+def test_quotes_are_those_that_ansible_test_accepts(path):
+    """ansible-test (no-smart-quotes) refuses curly quotes in every file of the tarball. Corner brackets take their place."""
+    assert re.findall(".{0,8}[\u2018\u2019\u201c\u201d].{0,8}", (ROOT / path).read_text()) == []
+
+
+@pytest.mark.parametrize("path", PAGES)
 def test_a_paragraph_is_one_line(path):
     """A line end inside of a Chinese sentence becomes a space on the page."""
     inline = [token for token in MARKDOWN.parse((ROOT / path).read_text()) if token.type == "inline"]
