@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/zh").glob("*.md"))]
 PATHS = {
     name
     for specification in (ROOT / "roles").glob("*/meta/argument_specs.yml")
@@ -23,6 +23,11 @@ def examples(page):
     """Return the YAML examples of a page, parsed."""
     found = re.findall(r"(?ms)^( *)```yaml\n(.*?)^ *```$", page.read_text())
     return [yaml.safe_load(textwrap.dedent(text)) for _, text in found]
+
+
+def settings(page):
+    """Return the variables that sentences and tables of a page give a value, parsed."""
+    return [yaml.safe_load(text) for text in re.findall(r"`(\w+: [^`\n]+)`", page.read_text()) if text.partition(":")[0] in PATHS]
 
 
 def variables(value):
@@ -42,12 +47,12 @@ def test_readme_and_quick_start_have_one_inventory():
     assert {"gpu_hosts", "cpu_hosts", "gateways"} <= readme.keys()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_of_examples_do_not_depend_on_the_folder_of_the_play(page):
     """A relative path is looked up in the playbook's folder, which lies in the installed collection."""
     relative = {
         name: value
-        for example in examples(page)
+        for example in examples(page) + settings(page)
         for name, value in variables(example)
         if name in PATHS and isinstance(value, str) and value and not value.startswith(("/", "{{", "~"))
     }
