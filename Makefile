@@ -82,7 +82,7 @@ docs: env ## the pages of docs/ as a site in build/site, links checked; needs np
 	  mv build/mermaid-$(MERMAID_VERSION).tgz build/mermaid.tgz
 	  echo "$(MERMAID_SHA256)  build/mermaid.tgz" | sha256sum --quiet --check
 	fi
-	NO_MKDOCS_2_WARNING=1 build/docs-venv/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 build/docs-venv/bin/mkdocs build --strict
 	tar -xzf build/mermaid.tgz -C build/site/assets/javascripts --strip-components 2 package/dist/mermaid.min.js
 	scripts/translations
 	echo "make docs: open build/site/index.html"

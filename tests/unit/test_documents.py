@@ -59,6 +59,12 @@ def test_files_of_examples_do_not_depend_on_the_folder_of_the_play(page):
     assert relative == {}
 
 
+def test_a_broken_link_fails_the_site():
+    """With --quiet, mkdocs counts no warnings, so --strict lets them pass."""
+    (command,) = re.findall(r"mkdocs build.*", (ROOT / "Makefile").read_text())
+    assert command.split() == ["mkdocs", "build", "--strict"]
+
+
 def test_readme_is_short_and_its_files_are_there():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 150
