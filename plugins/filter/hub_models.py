@@ -14,8 +14,9 @@ short_description: List the hub repositories of iopaint_models
 version_added: 1.0.0
 description:
   - Entries with the key C(hub) are repositories of a Hugging Face hub. Each becomes one dictionary with all its keys.
-  - An entry without C(revision) takes the commit that the collection lists for the repository (C(plugins/plugin_utils/models.json)),
-    or C(main) where it lists none. An entry without C(files) takes those of the list, or what diffusers loads.
+  - An entry without C(revision) takes the commit that the collection lists for the repository
+    (C(plugins/plugin_utils/models.json)), or C(main) where it lists none. An entry without C(files) takes those of the list, or
+    what diffusers loads.
   - Other entries, which are single files, are left out. P(iopaint.fleet.model_files#filter) lists those.
 options:
   _input:

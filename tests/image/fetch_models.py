@@ -89,9 +89,7 @@ class Case:
         """Start the program; return the process."""
         command = [sys.executable, PROGRAM, REPOSITORY, "--cache", str(self.cache), *arguments]
         environment = {**os.environ, "HF_ENDPOINT": self.endpoint, "PYTHONDONTWRITEBYTECODE": "1"}
-        return subprocess.Popen(
-            command, env=environment, text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        return subprocess.Popen(command, env=environment, text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def content(self, name, commit=ONE):
         return (self.folder / "snapshots" / commit / name).read_bytes()
@@ -274,12 +272,12 @@ def test_a_hub_that_is_asked_again_is_named_with_the_reason(case):
 
 
 def test_it_ends_with_who_started_it(case):
-    with faults(stalled={"unet/diffusion_pytorch_model.safetensors": 1 << 20}):
-        with case.start("--progress", "--attended", stdin=subprocess.PIPE) as running:
-            assert json.loads(running.stderr.readline())["state"] == "begins"
-            assert running.poll() is None
-            running.stdin.close()
-            assert running.wait(20) == os.EX_TEMPFAIL
+    name = "unet/diffusion_pytorch_model.safetensors"
+    with faults(stalled={name: 1 << 20}), case.start("--progress", "--attended", stdin=subprocess.PIPE) as running:
+        assert json.loads(running.stderr.readline())["state"] == "begins"
+        assert running.poll() is None
+        running.stdin.close()
+        assert running.wait(20) == os.EX_TEMPFAIL
     assert case("--attended", "--token-stdin", rc=os.EX_TEMPFAIL) == ""
     with case.start("--attended", stdin=subprocess.PIPE) as running:
         assert running.wait(60) == 0
