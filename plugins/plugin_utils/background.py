@@ -17,7 +17,7 @@ MANY = 8  # hosts from which on only what takes long is shown
 SHOWN = {False: 1.0, True: 30.0}  # seconds of a step from which on it has a line, by whether there are many hosts
 EVERY = {False: 2.0, True: 10.0}  # seconds between two looks at a host
 STILL = 60.0  # seconds after which what goes on is named again
-JOB = ("ansible_job_id", "started", "finished", "results_file")  # what belongs to the job, not to what it did
+JOB = ("ansible_job_id", "child_pid", "started", "finished", "results_file")  # what belongs to the job, not to what it did
 LOST = 30.0  # seconds without a process that holds the log, after which a job is given up
 
 
