@@ -260,14 +260,19 @@ def understood(module, repository, rc, out, err):
     return foreign.parse_json(out, dict)
 
 
-def hand_over(module):
-    """Write what may be secret to a file in memory that only root reads; return its path."""
+def hand_over(module, needed):
+    """Write what may be secret to a file in memory that only root reads, if it is needed; return what names it.
+
+    A file that an earlier play left is removed.
+    """
     path = os.path.join(MEMORY, "iopaint-hub-models.json")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+    if not needed:
+        return {}
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
         json.dump({key: module.params[key] for key in ("token", "endpoint", "environment")}, stream)
-    return path
+    return {"handed_over": path}
 
 
 def take_over(module):
@@ -332,7 +337,7 @@ def main():
     changed = any(each["changed"] for each in found)
     if params["fetch"]:
         module.exit_json(changed=changed, **result)
-    over = {"handed_over": hand_over(module)} if changed and not module.check_mode else {}
+    over = {} if module.check_mode else hand_over(module, changed)
     module.exit_json(changed=False, needed=changed, **over, **result)
 
 

@@ -237,6 +237,7 @@ def test_a_call_that_only_looks_downloads_nothing_and_hands_secrets_over_in_memo
 
 
 def test_where_nothing_is_missing_nothing_is_handed_over(fetch, tmp_path):
+    (tmp_path / "iopaint-hub-models.json").write_text("of a play that was killed")
     looked = fetch(fetch=False, answer={"changed": False, "missing_bytes": 0}, token="hf_secret")
     assert (looked["needed"], looked["repositories"][0]["revision"]) == (False, COMMIT)
     assert "handed_over" not in looked
@@ -359,6 +360,19 @@ def test_escapes_do_not_reach_the_terminal(monkeypatch):
     host = Host(monkeypatch, [NEEDED, JOB, seen(event(repository="a\x1b[31m/b\n"), 9), seen("", 9, finished=True), FETCHED, {}])
     host.go(monkeypatch)
     assert all(line.isprintable() for line in host.said)
+
+
+def test_a_download_that_can_not_be_started_is_said(monkeypatch):
+    host = Host(monkeypatch, [NEEDED, {"failed": True, "msg": "no async_wrapper"}])
+    with pytest.raises(AnsibleActionFail, match="^The download of the models could not be started in the background: no async_w"):
+        host.go(monkeypatch)
+    assert host._task.async_val == 0
+
+
+def test_a_log_that_can_not_be_read_is_said(monkeypatch):
+    host = Host(monkeypatch, [NEEDED, JOB, {"failed": True, "msg": "Permission denied"}])
+    with pytest.raises(AnsibleActionFail, match="can't be followed, its log was not read: Permission denied"):
+        host.go(monkeypatch)
 
 
 def test_a_download_whose_process_is_gone_is_given_up(monkeypatch):
