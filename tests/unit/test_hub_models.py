@@ -364,7 +364,7 @@ def test_escapes_do_not_reach_the_terminal(monkeypatch):
 
 def test_a_download_that_can_not_be_started_is_said(monkeypatch):
     host = Host(monkeypatch, [NEEDED, {"failed": True, "msg": "no async_wrapper"}])
-    with pytest.raises(AnsibleActionFail, match="^The download of the models could not be started in the background: no async_w"):
+    with pytest.raises(AnsibleActionFail, match="could not be started in the background: no async_wrapper"):
         host.go(monkeypatch)
     assert host._task.async_val == 0
 
