@@ -19,7 +19,7 @@ export DOCKER_TIMEOUT := 300
 # The longest first, as two run at once. By their names: image-gpu takes gigabytes; bundle, collection-upgrade, models, registry-build ten minutes each.
 SCENARIO ?= gateway data fleet default registry provision provision-ubuntu gpu site image operations
 
-.PHONY: help env demo demo-down lint unit conformance release supported scenarios test docs pictures bench bench-fleet bench-gateway constraints
+.PHONY: help env demo demo-down lint unit conformance release supported scenarios test docs pictures bench bench-fleet bench-gateway constraints models
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
 
@@ -39,6 +39,7 @@ lint: env ## yamllint, ansible-lint (profile production), ruff, role arguments
 	ansible-lint
 	scripts/role-arguments
 	scripts/role-docs --check
+	scripts/models --check
 	ruff check .
 	ruff format --check .
 
@@ -106,3 +107,6 @@ constraints: env ## pin requirements/*.txt and docker/constraints anew
 	  requirements/conformance.in -o requirements/conformance.txt
 	scripts/supported pin
 	scripts/constraints
+
+models: env ## take commits and sizes of the known models anew from the hub; MODELS="owner/name" some, HF_ENDPOINT a mirror
+	scripts/models --refresh $(MODELS)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.iopaint.fleet.plugins.plugin_utils.known_models import DEFAULTS, REPLACED
 
 DOCUMENTATION = r"""
 name: hub_models
@@ -13,6 +14,9 @@ short_description: List the hub repositories of iopaint_models
 version_added: 1.0.0
 description:
   - Entries with the key C(hub) are repositories of a Hugging Face hub. Each becomes one dictionary with all its keys.
+  - An entry without C(revision) takes the commit that the collection lists for the repository
+    (C(plugins/plugin_utils/models.json)), or C(main) where it lists none. An entry without C(files) takes those of the list, or
+    what diffusers loads.
   - Other entries, which are single files, are left out. P(iopaint.fleet.model_files#filter) lists those.
 options:
   _input:
@@ -30,7 +34,9 @@ repositories: "{{ [{'name': 'lama'}, {'hub': 'owner/model', 'variant': 'fp16'}] 
 
 RETURN = r"""
 _value:
-  description: One dictionary for each repository, with C(hub), C(revision), C(files) and C(variant).
+  description:
+    - One dictionary for each repository, with C(hub), C(revision), C(files) and C(variant).
+    - One that the public hub has no more has C(replaced_by) as well.
   type: list
   elements: dict
 """
@@ -57,7 +63,8 @@ def hub_models(models):
         more = sorted(set(given) - KEYS)
         if more:
             raise AnsibleFilterError(f"{where}: {', '.join(more)} can't go with hub; a repository has {', '.join(sorted(KEYS))}.")
-        entry = {"revision": "main", "files": [], "variant": "", **given}
+        known = DEFAULTS.get(given["hub"], {}) if isinstance(given["hub"], str) else {}
+        entry = {"revision": "main", "files": [], "variant": "", **known, **given}
         if not REPOSITORY.fullmatch(str(entry["hub"])):
             raise AnsibleFilterError(
                 f"{where}: hub {entry['hub']!r} must be OWNER/NAME, as the hub's page of the model shows it."
@@ -70,7 +77,7 @@ def hub_models(models):
         wrong = [name for name in entry["files"] if not (isinstance(name, str) and PATTERN.fullmatch(name))]
         if wrong:
             raise AnsibleFilterError(f"{where}: files has {wrong[0]!r}; patterns are wanted, as 'unet/*.safetensors'.")
-        done.append(entry)
+        done.append({**entry, **({"replaced_by": REPLACED[entry["hub"]]} if entry["hub"] in REPLACED else {})})
     names = [entry["hub"] for entry in done]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -72,14 +72,14 @@ class Docker:
         )
         return done.returncode
 
-    def start(self, *args, fed=False):
+    def start(self, *args, fed=False, env=None):
         """Start docker with args; return the process, its output in pipes: what a module should not hold in memory streams by.
 
-        fed: whether the caller writes to its standard input, which otherwise is empty.
+        fed: whether the caller writes to its standard input, which otherwise is empty. env: further variables.
         """
         source = subprocess.PIPE if fed else subprocess.DEVNULL
         return subprocess.Popen(  # pylint: disable=ansible-bad-function # run_command would hold gigabytes
-            [self.path, *args], stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [self.path, *args], stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(env or {})}
         )
 
     def image(self, name):

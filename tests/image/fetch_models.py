@@ -85,6 +85,12 @@ class Case:
         assert done.returncode == rc, (done.returncode, done.stdout, done.stderr)
         return json.loads(done.stdout) if rc == 0 else done.stderr
 
+    def start(self, *arguments, stdin=subprocess.DEVNULL):
+        """Start the program; return the process."""
+        command = [sys.executable, PROGRAM, REPOSITORY, "--cache", str(self.cache), *arguments]
+        environment = {**os.environ, "HF_ENDPOINT": self.endpoint, "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.Popen(command, env=environment, text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
     def content(self, name, commit=ONE):
         return (self.folder / "snapshots" / commit / name).read_bytes()
 
@@ -233,6 +239,48 @@ def test_a_repository_that_is_not_open_is_said(case):
 
 def test_a_hub_that_cannot_be_reached_is_said(case):
     assert "the hub can't be reached: " in case(rc=69, HF_ENDPOINT="http://127.0.0.1:9")
+
+
+def test_progress_names_what_is_fetched_and_how_far_it_is(case):
+    name = "unet/diffusion_pytorch_model.safetensors"
+    said = []
+    with faults(stalled={name: 22 << 20}), case.start("--progress") as running:
+        for line in running.stderr:
+            said.append(json.loads(line))
+            if said[-1]["fetched"] >= 20 << 20:
+                break
+        HUB.faults = Faults()
+        running.terminate()
+    total = sum(len(FILES[path]) for path in CHOSEN)
+    assert (said[0]["state"], said[0]["fetched"], said[0]["bytes"], said[0]["files"]) == ("begins", 0, total, len(CHOSEN))
+    assert (said[-1]["state"], said[-1]["repository"], said[-1]["revision"]) == ("fetches", REPOSITORY, ONE)
+    with case.start("--progress") as running:
+        rest = [json.loads(line) for line in running.stderr]
+    assert running.returncode == 0
+    assert rest[0]["fetched"] >= 20 << 20
+    assert (rest[-1]["state"], rest[-1]["fetched"]) == ("ends", rest[-1]["bytes"])
+    with case.start("--progress") as running:
+        assert running.stderr.read() == ""  # nothing was to be fetched
+
+
+def test_a_hub_that_is_asked_again_is_named_with_the_reason(case):
+    with faults(failures=[503]), case.start("--progress") as running:
+        first = json.loads(running.stderr.readline())
+        running.communicate()
+    assert (first["state"], first["repository"], first["wait"]) == ("waits", REPOSITORY, 2)
+    assert first["reason"].startswith("the hub answers 503")
+
+
+def test_it_ends_with_who_started_it(case):
+    name = "unet/diffusion_pytorch_model.safetensors"
+    with faults(stalled={name: 1 << 20}), case.start("--progress", "--attended", stdin=subprocess.PIPE) as running:
+        assert json.loads(running.stderr.readline())["state"] == "begins"
+        assert running.poll() is None
+        running.stdin.close()
+        assert running.wait(20) == os.EX_TEMPFAIL
+    assert case("--attended", "--token-stdin", rc=os.EX_TEMPFAIL) == ""
+    with case.start("--attended", stdin=subprocess.PIPE) as running:
+        assert running.wait(60) == 0
 
 
 @contextlib.contextmanager

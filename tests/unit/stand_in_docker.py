@@ -16,7 +16,9 @@ with open(f"{folder}/state", "rb") as stream:
 images, argv = state["images"], sys.argv[1:]
 with open(f"{folder}/calls", "ab") as stream:
     marshal.dump({"argv": argv, "env": dict(os.environ), "cwd": os.getcwd()}, stream)
-if "--interactive" in argv:
+if "--attended" in argv:
+    sys.stdin.readline()  # the rest comes when the module ends
+elif "--interactive" in argv:
     sys.stdin.read()  # the module that writes it would see a broken pipe
 
 

@@ -6,10 +6,11 @@ import json
 
 import pytest
 from ansible.errors import AnsibleActionFail
-from ansible_collections.iopaint.fleet.plugins.action import image_build as action
+from ansible_collections.iopaint.fleet.plugins.action import image_build
 from ansible_collections.iopaint.fleet.plugins.filter.build_table import build_table
 from ansible_collections.iopaint.fleet.plugins.module_utils.build_log import BuildLog, downloaded
-from ansible_collections.iopaint.fleet.plugins.modules import image_build_log
+from ansible_collections.iopaint.fleet.plugins.modules import job_log
+from stand_in_host import JOB, on_host, seen
 
 LOG = """#0 building with "default" instance using docker driver
 
@@ -81,7 +82,7 @@ def test_the_log_is_read_on_from_where_it_was(run_module, tmp_path):
     log, job = tmp_path / "cpu.log", tmp_path / "job"
 
     def look(offset=0):
-        seen = run_module(image_build_log, log=str(log), job=str(job), offset=offset)
+        seen = run_module(job_log, log=str(log), job=str(job), offset=offset)
         return seen["text"], seen["offset"], seen["finished"], seen["running"]
 
     assert look() == ("", 0, False, False)
@@ -98,33 +99,9 @@ def test_the_log_is_read_on_from_where_it_was(run_module, tmp_path):
     assert look(14)[2] is False
 
 
-class Host(action.ActionModule):
-    """The action with a host that answers from a script, and time that passes only while it sleeps."""
-
-    def __init__(self, monkeypatch, answers, check=False, hosts=1, **args):
-        self.now, self.said, self.calls = 0.0, [], []
-        monkeypatch.setattr(action.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(action.time, "sleep", lambda seconds: setattr(self, "now", self.now + seconds))
-        monkeypatch.setattr(action.display, "display", self.said.append)
-        task = {"args": {"variant": "cpu", "log": "/b/cpu.log", **args}, "check_mode": check, "async_val": 0}
-        self._task, self.answers, self.hosts = type("Task", (), task)(), iter(answers), hosts
-
-    def module(self, args, task_vars, name="iopaint.fleet.image_build", **options):
-        self.calls.append((name.rpartition(".")[2], args, self._task.async_val if options.get("wrap_async") else None))
-        return next(self.answers)
-
-    def go(self, monkeypatch):
-        monkeypatch.setattr(action.ActionBase, "run", lambda self, tmp, task_vars: {})
-        return self.run(task_vars={"inventory_hostname": "gpu-1", "ansible_play_hosts": ["x"] * self.hosts})
-
-
-JOB = {"ansible_job_id": "j1.2", "results_file": "/r/.ansible_async/j1.2"}
+Host = on_host(image_build.ActionModule, variant="cpu", log="/b/cpu.log")
 SUM = {"steps": 4, "cached": 1, "downloaded": 57_600_000}
 BUILT = {"changed": True, "image": "iopaint:cpu-1-2", "built": True, **SUM, "ansible_job_id": "j1.2", "finished": True}
-
-
-def seen(text="", offset=0, finished=False, running=True):
-    return {"text": text, "offset": offset, "finished": finished, "running": running}
 
 
 def test_where_nothing_is_to_be_built_one_call_is_all(monkeypatch):
@@ -147,7 +124,7 @@ def test_each_step_is_said_when_it_ends_and_the_result_is_the_module_s(monkeypat
     ]
     assert [call[2] for call in host.calls][1] == 600
     assert host._task.async_val == 0
-    assert [call[1].get("offset") for call in host.calls if call[0] == "image_build_log"] == [0, 0, half]
+    assert [call[1].get("offset") for call in host.calls if call[0] == "job_log"] == [0, 0, half]
 
 
 def test_with_many_hosts_only_what_takes_long_is_said(monkeypatch):

@@ -43,6 +43,7 @@ def test_the_tarball_holds_what_hosts_need(tarball):
         "docker/compose.yaml",
         "docker/build/install-packages",
         "docker/image/entrypoint",
+        "plugins/plugin_utils/models.json",
         "playbooks/deploy.yml",
         "LICENSE",
     } <= names

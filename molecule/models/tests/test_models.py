@@ -49,6 +49,7 @@ def test_a_download_that_was_killed_is_taken_up_and_the_model_is_proven(host, hu
     assert done.rc == 0, done.output[-4000:]
     ranges = [each["range"] for each in asked() if f"/{TINY}/" in each["path"] and each["path"].endswith(TEXT) and each["range"]]
     assert ranges == [f"bytes={20 << 20}-"]
+    assert done.says("iopaint-models fetches models, ", f"{TINY} at ", "3 repositories, ", "MB/s)")
     assert done.says(f"inpaints with {TINY}:", "s for each step")
 
 
@@ -92,7 +93,7 @@ def test_the_page_offers_what_is_on_the_host_and_switches_to_it(api, inpaints):
 def test_another_revision_is_a_release_and_a_rollback_brings_the_model_back(hub, asked, release):
     first, picture = release()
     hub()
-    done = play("deploy.yml", iopaint_models=[{"hub": TINY, "revision": "v2"}, {"hub": XL}, {"hub": VAE}])
+    done = play("deploy.yml", iopaint_models=[{"hub": TINY, "revision": "v2"}, {"hub": XL}, {"hub": VAE, "revision": "main"}])
     assert done.rc == 0, done.output[-4000:]
     fetched = [each["path"] for each in asked() if each["method"] == "GET" and each["path"].startswith("/lfs/")]
     assert [path.endswith(UNET) for path in fetched] == [True]  # the rest is the same
@@ -117,7 +118,8 @@ def test_a_checkpoint_in_one_file_is_offered(host, api):
         "checksum": f"sha256:{host.check_output(f'sha256sum {source}').split()[0]}",
         "path": "stable_diffusion/tiny-inpainting.safetensors",
     }
-    done = play("molecule/models/deploy.yml", iopaint_models=[{"hub": name} for name in (TINY, XL, VAE)] + [checkpoint])
+    models = [{"hub": name, "revision": "main"} for name in (TINY, XL, VAE)]
+    done = play("molecule/models/deploy.yml", iopaint_models=[*models, checkpoint])
     assert done.rc == 0, done.output[-4000:]
     offered = {model["name"]: model["model_type"] for model in api("/api/v1/server-config")["modelInfos"]}
     assert offered["tiny-inpainting.safetensors"] == "diffusers_sd_inpaint"

@@ -1,18 +1,19 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Ansible module: what was added to the log of a build that runs in the background, and whether it still runs."""
+"""Ansible module: what was added to the log of a job that runs in the background, and whether it still runs."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: image_build_log
-short_description: Read the log of a running build from an offset on
+module: job_log
+short_description: Read the log of a job in the background from an offset on
 version_added: 1.0.0
 description:
-  - Used by the action of M(iopaint.fleet.image_build), which shows the steps of a build while it runs.
+  - Used by the actions of M(iopaint.fleet.image_build) and M(iopaint.fleet.hub_models), which show what a build or a download
+    does while it runs.
 options:
   log:
-    description: The build's log on the host.
+    description: The job's log on the host.
     type: path
     required: true
   job:
@@ -32,7 +33,7 @@ author: iopaint.fleet contributors (@iopaint)
 
 EXAMPLES = r"""
 - name: Read on
-  iopaint.fleet.image_build_log:
+  iopaint.fleet.job_log:
     log: /opt/iopaint/build/cpu.log
     job: /root/.ansible_async/j123.456
     offset: 8000
@@ -52,7 +53,7 @@ finished:
   type: bool
   returned: success
 running:
-  description: Whether a build holds the log.
+  description: Whether a process holds the log.
   type: bool
   returned: success
 """
