@@ -125,3 +125,17 @@ def test_a_committed_inventory_of_a_site_is_refused(script, pack, committed):
     committed["inventories/mine/hosts.yml"] = hashlib.sha256(content.encode()).hexdigest()
     with pytest.raises(script.ReleaseError, match=r"holds inventories: inventories/mine/hosts\.yml"):
         script.check_tarball(pack(**{"inventories__mine__hosts.yml": content}), "1.0.0", committed)
+
+
+def test_a_release_names_outdated_pages_in_chinese(script, tmp_path, monkeypatch, capsys):
+    tarball = tmp_path / "iopaint-fleet-1.0.0.tar.gz"
+    tarball.write_bytes(b"")
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    monkeypatch.setattr(script, "git", lambda *arguments, **options: "")
+    monkeypatch.setattr(
+        script, "run", lambda *command, **options: "translations: docs/zh/backup.md: docs/backup.md has moved on.\n"
+    )
+    script.apply(script.Prepared("main", "1.0.0", "0" * 40, tarball, 7))
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "release: this release has an outdated page: docs/zh/backup.md: docs/backup.md has moved on."
+    assert said[0].startswith("release: v1.0.0 is commit 000000000000 on main")
