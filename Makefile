@@ -16,8 +16,9 @@ export PYTHONDONTWRITEBYTECODE := 1
 # Removing a host with an engine inside takes longer than the minute that the modules wait.
 export DOCKER_TIMEOUT := 300
 
-# The longest first, as two run at once. By their names: image-gpu takes gigabytes; bundle, collection-upgrade, models, registry-build ten minutes each.
-SCENARIO ?= gateway data fleet default registry provision provision-ubuntu gpu site image operations
+# The longest first, as two run at once. By their names: image-gpu takes gigabytes; bundle, collection-upgrade, models, provision-ubuntu,
+# registry-build ten minutes each.
+SCENARIO ?= gateway data fleet default registry provision gpu site image operations
 
 .PHONY: help env demo demo-down lint unit conformance release supported scenarios test docs pictures bench bench-fleet bench-gateway constraints models
 help: ## list the commands

@@ -71,7 +71,7 @@ def disk(host):
 
 
 def test_outputs_on_another_disk_are_exchanged_there(host, disk):
-    assert play("playbooks/backup.yml").rc == 0
+    assert host.backup()["ok"]
     before = host.sums(f"{DISK}/pictures")
     host(f"rm {OUTPUTS}/1.png; echo new > {OUTPUTS}/new.png")
     run = play("playbooks/restore.yml", iopaint_restore_delete=True)
@@ -84,7 +84,7 @@ def test_outputs_on_another_disk_are_exchanged_there(host, disk):
 
 def test_a_disk_that_is_full_or_fills_up_is_named_and_nothing_is_restored(host, disk):
     host(f"head -c 20000000 /dev/urandom > {OUTPUTS}/large.png")
-    assert play("playbooks/backup.yml").rc == 0
+    assert host.backup()["ok"]
     host(f"rm {OUTPUTS}/large.png; fallocate -l 30M {DISK}/full")
     before = host.state()
     run = play("playbooks/restore.yml")
@@ -105,7 +105,7 @@ def test_a_disk_that_is_full_or_fills_up_is_named_and_nothing_is_restored(host, 
 
 
 def test_a_second_restore_changes_nothing(host):
-    assert play("playbooks/backup.yml").rc == 0
+    assert host.backup()["ok"]
     before = host.sums(), deployed(host.shell)
     run = play("playbooks/restore.yml")
     assert is_proven(run)
