@@ -10,8 +10,8 @@ pytestmark = pytest.mark.usefixtures("forgotten")
 
 def logged(gateway, path):
     """The log's last line about a path."""
-    lines = gateway("journalctl --sync; journalctl -t haproxy -o cat --no-pager").splitlines()
-    return [line for line in map(json.loads, filter(lambda line: line.startswith("{"), lines)) if line["path"] == path][-1]
+    lines = gateway("journalctl --sync; journalctl -t iopaint-gateway -o cat --no-pager").splitlines()
+    return [line for line in map(json.loads, lines) if line["path"] == path][-1]
 
 
 def test_nobody_gets_in_without_a_login(ask):

@@ -78,7 +78,7 @@ def test_nobody_waits_for_a_release_that_starts_next_to_the_current_one(gateway,
     assert json.loads(found[-1]["body"])["release"] == image
     assert not run.says("does not serve from the candidate"), run.output
     gateway("journalctl --sync")
-    log = gateway(f"journalctl -t haproxy -o cat --since=@{began}")
+    log = gateway(f"journalctl -t iopaint-gateway -o cat --since=@{began}")
     assert {int(held) for held in re.findall(r'"held_ms":([0-9]+)', log)} == {0}
     assert {f"{name}:cpu:candidate" for name in GATEWAYS} <= set(re.findall(r'"instance":"([^"]+)"', log))
     assert (out_of_service(runtime), candidates(runtime)) == ([], [])
