@@ -177,7 +177,8 @@ class Gateway:
         shutil.copy(certificate, self.folder / "tls")
         (self.folder / "token.map").write_text(f"iopaint {TOKEN}\n")
         (self.folder / "servers.state").write_text("1\n")
-        shutil.copy(ROLE / "files" / "hold.lua", self.folder)
+        for program in ("hold.lua", "servers-state"):
+            shutil.copy(ROLE / "files" / program, self.folder)
         with instance() as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as log:
             self.instance, self.go_on = server, server.go_on
             text = self.render(server.server_port)
@@ -222,11 +223,18 @@ class Gateway:
         self.process.kill()
         self.process.wait()
 
+    def save(self, socket=None):
+        """Save the states of the servers, as the role's unit and tasks do; return the exit status."""
+        files = [socket or self.socket, self.folder / "haproxy.cfg", self.folder / "servers.state"]
+        return subprocess.run(["sh", self.folder / "servers-state", *files], check=False, capture_output=True).returncode
+
     def restart(self):
-        """Start it anew with the states that the servers have, as a reload does with the role's unit."""
-        program = ["sh", ROLE / "files" / "servers-state", self.socket, self.folder / "haproxy.cfg"]
-        with (self.folder / "servers.state").open("wb") as state:
-            subprocess.run(program, stdout=state, check=True)
+        """Start it anew with the states that the servers have, as a reload or a restart does with the role's unit."""
+        assert self.save() == 0
+        self.kill()
+
+    def kill(self):
+        """Start it anew after it was killed."""
         self.stop()
         self.start()
         self.answers()
@@ -695,6 +703,31 @@ def test_an_instance_that_is_out_of_service_stays_out_and_comes_back_whole(gatew
         assert gateway.ask("/", login("alice"))[0] == 200
 
 
+def test_a_state_is_saved_whole_or_not_at_all(gateway, tmp_path):
+    state = gateway.folder / "servers.state"
+    with ThreadPoolExecutor(6) as pool:
+        assert set(pool.map(lambda _each: gateway.save(), range(12))) == {0}
+    before = state.read_text()
+    assert " gw:cpu 127.0.0.1 " in before
+    assert "candidate" not in before
+    assert before.endswith("\n\n")
+    assert gateway.save(tmp_path / "nobody") != 0
+    with socket.socket(socket.AF_UNIX) as listener:  # an answer that ends in its middle
+        listener.bind(str(tmp_path / "half"))
+        listener.listen()
+
+        def answer():
+            peer, _address = listener.accept()
+            with peer:
+                peer.recv(99)
+                peer.sendall("\n".join(before.splitlines()[:3]).encode() + b"\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        assert gateway.save(tmp_path / "half") != 0
+    assert state.read_text() == before
+    assert state.stat().st_mode & 0o777 == 0o600
+
+
 @pytest.fixture(scope="module")
 def authority():
     """An authority of client certificates: its certificate, and what makes one for a name, with its key."""
@@ -997,7 +1030,13 @@ def steps(gateway, serve, tmp_path):
     (tmp_path / "host_vars" / "gw.json").write_text(json.dumps({"gateway_stats_port": gateway.stats_port}))
 
     def run(*names, **options):
-        variables = {"steps": names, "__gateway_socket": str(gateway.socket), "gateway_drain_timeout": 20, **options}
+        files = {"socket": "admin.sock", "dir": ".", "config": "haproxy.cfg", "state": "servers.state"}
+        variables = {
+            "steps": names,
+            "gateway_drain_timeout": 20,
+            **{f"__gateway_{key}": str(gateway.folder / name) for key, name in files.items()},
+            **options,
+        }
         (tmp_path / "variables.json").write_text(json.dumps(variables))
         command = ["ansible-playbook", "-i", tmp_path / "hosts", tmp_path / "play.yml", "-e", f"@{tmp_path}/variables.json"]
         done = subprocess.run(command, cwd=ROLE.parents[1], capture_output=True, text=True, check=False)
@@ -1018,6 +1057,38 @@ def test_the_role_s_tasks_serve_from_a_candidate_and_end_it(gateway, steps):
         assert gateway.servers() == {"gw:cpu": "UP"}
         assert port_of(gateway.ask("/", login("alice"))) == own
         assert "changed=0 " in steps("ready", "no_candidates")
+
+
+def test_what_a_play_said_outlives_that_haproxy_is_killed(gateway, steps):
+    said = steps("drain")
+    assert "could not save" not in said
+    gateway.kill()
+    assert gateway.servers() == {"gw:cpu": "MAINT"}
+    steps("ready")
+    gateway.kill()
+    gateway.wait()
+    assert gateway.servers() == {"gw:cpu": "UP"}
+
+
+def test_an_instance_comes_back_while_haproxy_is_down(gateway, steps):
+    steps("drain")
+    gateway.stop()
+    try:
+        steps("ready")
+    finally:
+        gateway.start()
+    gateway.wait()
+    assert gateway.servers() == {"gw:cpu": "UP"}
+    with page(gateway):
+        assert gateway.ask("/", login("alice"))[0] == 200
+
+
+def test_a_gateway_that_can_not_save_its_state_is_named(gateway, steps):
+    said = steps("drain", __gateway_state="/nowhere/servers.state")
+    assert "gw could not save which instances are out of service:" in said
+    assert gateway.servers() == {"gw:cpu": "MAINT"}
+    assert "could not save" not in steps("ready")
+    gateway.wait()
 
 
 @pytest.mark.parametrize("ends", ["drain", "no_candidates"])

@@ -105,6 +105,18 @@ def runtime(gateway):
 
 
 @pytest.fixture
+def renew(gateway):
+    """Let systemd reload, restart or kill HAProxy, and wait for its new process."""
+    process = "echo show info | socat - /run/haproxy/admin.sock 2>/dev/null | grep ^Pid:"
+
+    def renew(command):
+        wait = f'for each in $(seq 150); do new=$({process}) && [ "$new" != "$old" ] && exit 0; sleep 0.1; done; exit 1'
+        gateway(f"old=$({process}); systemctl {command} haproxy; {wait}")
+
+    return renew
+
+
+@pytest.fixture
 def forgotten(runtime):
     """The gateway knows no failed and no right login, before and after."""
 

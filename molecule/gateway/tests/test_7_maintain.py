@@ -52,8 +52,8 @@ def test_a_roll_that_restarts_engines_loses_nothing(gateway, second, load, runti
     assert out_of_service(runtime) == []
 
 
-def test_a_host_that_fails_stays_out_of_service_and_stops_the_roll(gateway, second, load, runtime):
-    """The first host has no photograph to inpaint, so nothing is proven there."""
+def test_a_host_that_fails_stays_out_of_service_and_stops_the_roll(gateway, second, load, runtime, renew):
+    """The first host has no photograph to inpaint, so nothing is proven there. Out of service it stays also if HAProxy is killed."""
     before = second.container()
     gateway(f"mv {PHOTO} {PHOTO}.away")
     try:
@@ -72,11 +72,14 @@ def test_a_host_that_fails_stays_out_of_service_and_stops_the_roll(gateway, seco
     assert second.container() == before
     assert not gateway.shell.file(LOCK).exists
     assert lost(found) == []
+    renew("kill --signal=KILL")
+    assert out_of_service(runtime) == [GATEWAYS[0]]
 
 
-def test_the_same_command_goes_on(gateway, second, runtime):
+def test_the_same_command_goes_on(gateway, second, runtime, renew):
     run = play("playbooks/maintain.yml", iopaint_maintain_updates="security", iopaint_maintain_reboot="if_needed")
     assert run.rc == 0, run.output
     assert [line.split()[0] for line in rows(run.output).values()] == ["maintained", "maintained"]
+    renew("kill --signal=KILL")
     assert out_of_service(runtime) == []
     assert all(host("docker info --format '{{.LiveRestoreEnabled}}'") == "true" for host in (gateway, second))
