@@ -53,7 +53,7 @@ def test_a_roll_that_restarts_engines_loses_nothing(gateway, second, load, runti
 
 
 def test_a_host_that_fails_stays_out_of_service_and_stops_the_roll(gateway, second, load, runtime, renew):
-    """The first host has no photograph to inpaint, so nothing is proven there. Out of service it stays also if HAProxy is killed."""
+    """The first host has no photograph to inpaint, so nothing is proven there. It stays out if HAProxy is killed."""
     before = second.container()
     gateway(f"mv {PHOTO} {PHOTO}.away")
     try:
