@@ -55,8 +55,8 @@ UPGRADE = [
     ("Sec-WebSocket-Key", b64encode(b"x" * 16).decode()),
 ]
 RFC_6455 = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-# A line of the requests' log, as syslog has it.
-LOGGED = re.compile(rb"<\d+>[^:]+:\d\d:\d\d " + haproxy.LOG_TAG.encode() + rb"\[\d+\]: (.*)\n", re.DOTALL)
+# A line of the requests' log, as syslog has it: of facility local0 and level info.
+LOGGED = re.compile(rb"<134>[^:]+:\d\d:\d\d " + haproxy.LOG_TAG.encode() + rb"\[\d+\]: (.*)\n", re.DOTALL)
 TRUSTED, SSO, ELSEWHERE = "127.0.0.3", "127.0.0.4", "127.0.0.1"
 
 
@@ -1071,7 +1071,8 @@ def test_what_a_play_said_outlives_that_haproxy_is_killed(gateway, steps):
 
 
 def test_an_instance_comes_back_while_haproxy_is_down(gateway, steps):
-    steps("drain")
+    gateway.runtime("disable server paint/gw:cpu")
+    assert gateway.save() == 0
     gateway.stop()
     try:
         steps("ready")
@@ -1087,8 +1088,6 @@ def test_a_gateway_that_can_not_save_its_state_is_named(gateway, steps):
     said = steps("drain", __gateway_state="/nowhere/servers.state")
     assert "gw could not save which instances are out of service:" in said
     assert gateway.servers() == {"gw:cpu": "MAINT"}
-    assert "could not save" not in steps("ready")
-    gateway.wait()
 
 
 @pytest.mark.parametrize("ends", ["drain", "no_candidates"])
