@@ -9,6 +9,7 @@ import os
 import queue
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -686,6 +687,21 @@ def test_pages_and_requests_wait_while_nothing_serves(gateway):
     finally:
         gateway.runtime("set server paint/gw:cpu state ready")
     gateway.wait()
+
+
+def test_a_request_that_comes_to_a_process_which_ends_is_answered_at_once(tmp_path, certificate, users):
+    """As at a reload, on a connection that the browser has: to HAProxy no instance serves any more, and nothing may wait for one."""
+    made = Gateway(tmp_path, gateway_users=users)
+    with made.run(certificate):
+        raw = socket.create_connection(("127.0.0.1", made.port), 10)
+        with contextlib.closing(insecure().wrap_socket(raw)) as connection:
+            connection.sendall(f"GET /late HTTP/1.1\r\nHost: {NAME}\r\n".encode())
+            time.sleep(0.5)
+            made.process.send_signal(signal.SIGUSR1)
+            time.sleep(0.5)
+            connection.sendall(f"{': '.join(login('alice'))}\r\n\r\n".encode())
+            assert connection.recv(99).startswith(b"HTTP/1.1 200 ")
+        assert made.logged("/late")["held_ms"] == 0
 
 
 def test_an_instance_that_is_out_of_service_stays_out_and_comes_back_whole(gateway):
