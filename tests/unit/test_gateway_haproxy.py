@@ -690,7 +690,7 @@ def test_pages_and_requests_wait_while_nothing_serves(gateway):
 
 
 def test_a_request_that_comes_to_a_process_which_ends_is_answered_at_once(tmp_path, certificate, users):
-    """As at a reload, on a connection that the browser has: to HAProxy no instance serves any more, and nothing may wait for one."""
+    """As at a reload, on a kept connection. HAProxy counts no server there any more, and nothing may wait for one."""
     made = Gateway(tmp_path, gateway_users=users)
     with made.run(certificate):
         raw = socket.create_connection(("127.0.0.1", made.port), 10)
