@@ -24,6 +24,8 @@ DIGITS = re.compile(r"[0-9]{1,18}")
 STATES = ("down", "out of service", "draining", "up")  # the worst first
 UNRESOLVED = "MAINT (resolution)"
 CANDIDATE = ":candidate"  # as vars/main.yml of the role gateway has it
+LOG_TAG = "iopaint-gateway"  # of the requests' lines in the journal, as vars/main.yml of the role gateway has it
+PLAIN = ("_redirect", "_acme_others")  # port 80, where nothing but a redirect and answers to an ACME server are to be had
 NOBODY = "<NOSRV>"  # in place of the server, where HAProxy itself answered
 HOUR = 3600
 COUNTED = ("requests", "refused", "failed")
@@ -163,6 +165,8 @@ def count(text, hosts, names):
             continue
         status, began = request.get("status"), request.get("time")
         if not isinstance(status, int) or not isinstance(began, (int, float)):
+            continue
+        if status == 0 or request.get("pool") in PLAIN:  # a connection that came to no request
             continue
         # A request that is refused has not come to its pool.
         pool = hosts.get(str(request.get("host")), str(request.get("pool")))

@@ -166,7 +166,7 @@ class Look:
         journalctl = self.module.get_bin_path("journalctl")
         if not journalctl:
             return None, None, "There is no journalctl command on the host."
-        words = ["--identifier=haproxy", "--output=cat", "--reverse", f"--lines={self.params['most']}", "--since=-1h"]
+        words = [f"--identifier={haproxy.LOG_TAG}", "--output=cat", "--reverse", f"--lines={self.params['most']}", "--since=-1h"]
         rc, out, err = run([journalctl, "--no-pager", *words], self.params["timeout"], enough=LIMIT)
         if rc == 0 and not out:  # with this output, no word of it where there is no journal
             rc, _out, err = run([journalctl, "--no-pager", "--lines=1"], self.params["timeout"])

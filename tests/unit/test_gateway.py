@@ -272,3 +272,8 @@ def test_candidates_that_gateways_serve_from():
 def test_the_role_and_the_modules_name_candidates_alike():
     variables = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
     assert variables["__gateway_candidate"] == haproxy.CANDIDATE
+
+
+def test_the_role_and_the_modules_name_the_log_alike():
+    variables = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
+    assert variables["__gateway_log_tag"] == haproxy.LOG_TAG

@@ -6,8 +6,10 @@ import hashlib
 import http.client
 import json
 import os
+import queue
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -37,6 +39,9 @@ pytestmark = pytest.mark.skipif(
     not (PROGRAM and shutil.which("openssl") and shutil.which("socat")), reason="needs haproxy, openssl and socat"
 )
 
+VERSION = PROGRAM and subprocess.run([PROGRAM, "-v"], capture_output=True, text=True, check=True).stdout.split()[2]
+AT_LEAST_2_5 = PROGRAM and not VERSION.startswith("2.4")
+
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "gateway"
 NAME = "paint.example.com"
 TOKEN = "t" * 43
@@ -51,6 +56,8 @@ UPGRADE = [
     ("Sec-WebSocket-Key", b64encode(b"x" * 16).decode()),
 ]
 RFC_6455 = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+# A line of the requests' log, as syslog has it: of facility local0 and level info.
+LOGGED = re.compile(rb"<134>[^:]+:\d\d:\d\d " + haproxy.LOG_TAG.encode() + rb"\[\d+\]: (.*)\n", re.DOTALL)
 TRUSTED, SSO, ELSEWHERE = "127.0.0.3", "127.0.0.4", "127.0.0.1"
 
 
@@ -171,30 +178,42 @@ class Gateway:
         shutil.copy(certificate, self.folder / "tls")
         (self.folder / "token.map").write_text(f"iopaint {TOKEN}\n")
         (self.folder / "servers.state").write_text("1\n")
-        shutil.copy(ROLE / "files" / "hold.lua", self.folder)
+        for program in ("hold.lua", "servers-state"):
+            shutil.copy(ROLE / "files" / program, self.folder)
         with instance() as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as log:
             self.instance, self.go_on = server, server.go_on
             text = self.render(server.server_port)
             text = "\n".join(line for line in text.splitlines() if not line.startswith(OF_A_HOST)) + "\n"
             log.bind(("127.0.0.1", 0))
-            log.settimeout(5)
-            assert "log /dev/log len 8192" in text
-            text = text.replace("log /dev/log", f"log 127.0.0.1:{log.getsockname()[1]}").replace(
-                "len 8192", "len 8192 format raw"
-            )
-            self.log = log
+            assert "log /dev/log len" in text
+            text = text.replace("log /dev/log", f"log 127.0.0.1:{log.getsockname()[1]}")
+            self.log, self.broken = queue.Queue(), []
             (self.folder / "haproxy.cfg").write_text(text)
             command = [PROGRAM, "-db", "-f", self.folder / "haproxy.cfg"]
             check = subprocess.run([*command, "-c"], capture_output=True, text=True, check=False)
             assert check.returncode == 0, check.stdout + check.stderr
             self.warnings = [line for line in check.stderr.splitlines() if "WARNING" in line]
             self.command = command
-            self.start()
+            reading = threading.Thread(target=self.read, args=[log])
+            reading.start()
             try:
+                self.start()
                 self.wait()
                 yield self
             finally:
                 self.stop()
+                log.sendto(b"", log.getsockname())
+                reading.join()
+            assert self.broken == []
+
+    def read(self, log):
+        """Take the lines of the requests' log until an empty one comes, and keep those that are no JSON by themselves."""
+        while text := log.recv(70000):
+            if found := LOGGED.fullmatch(text):
+                try:
+                    self.log.put(json.loads(found[1]))
+                except ValueError:
+                    self.broken.append(found[1])
 
     def start(self):
         """Start the program."""
@@ -205,11 +224,18 @@ class Gateway:
         self.process.kill()
         self.process.wait()
 
+    def save(self, socket=None):
+        """Save the states of the servers, as the role's unit and tasks do; return the exit status."""
+        files = [socket or self.socket, self.folder / "haproxy.cfg", self.folder / "servers.state"]
+        return subprocess.run(["sh", self.folder / "servers-state", *files], check=False, capture_output=True).returncode
+
     def restart(self):
-        """Start it anew with the states that the servers have, as a reload does with the role's unit."""
-        program = ["sh", ROLE / "files" / "servers-state", self.socket, self.folder / "haproxy.cfg"]
-        with (self.folder / "servers.state").open("wb") as state:
-            subprocess.run(program, stdout=state, check=True)
+        """Start it anew with the states that the servers have, as a reload or a restart does with the role's unit."""
+        assert self.save() == 0
+        self.kill()
+
+    def kill(self):
+        """Start it anew after it was killed."""
         self.stop()
         self.start()
         self.answers()
@@ -287,11 +313,9 @@ class Gateway:
     def logged(self, path):
         """Return the line of the log about a path."""
         while True:
-            text = self.log.recv(9000)
-            with contextlib.suppress(ValueError):  # of a line about a server, or about what is no request
-                line = json.loads(text)
-                if line["path"] == path:
-                    return line
+            line = self.log.get(timeout=5)
+            if line["path"] == path:
+                return line
 
 
 def login(user, password=PASSWORD):
@@ -470,6 +494,97 @@ def test_no_header_tells_versions(gateway):
     assert "server" not in refused
 
 
+# ---- each line of the log is JSON ------------------------------------------------------------------------------------
+
+NO_REQUESTS = {
+    "no HTTP": b"garbage\r\n\r\n",
+    "a method with a quote": b'G"ET / HTTP/1.1\r\nHost: x\r\n\r\n',
+    "a path with a control character": b"GET /\x01 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a path of any bytes": b"GET /" + bytes(range(128, 256)) + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a header with a space before its colon": b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+    "a request that is too long": b"GET /" + b"x" * 30000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a request that is cut": b'GET / HTTP/1.1\r\nHo"',
+}
+
+
+def says(gateway, text, secure=True):
+    """Send bytes that need be no request, and wait for what comes of it."""
+    raw = socket.create_connection(("127.0.0.1", gateway.port), 20)
+    with contextlib.closing(insecure().wrap_socket(raw) if secure else raw) as connection, contextlib.suppress(OSError):
+        connection.sendall(text)
+        connection.shutdown(socket.SHUT_WR) if not secure else connection.unwrap()
+        while connection.recv(9000):
+            pass
+
+
+def without_request(gateway, *statuses):
+    """Return the next line of a connection that came to no request, with one of these statuses."""
+    while True:
+        line = gateway.log.get(timeout=20)
+        if line["path"] == "-" and line["status"] in statuses:
+            return line
+
+
+@pytest.mark.parametrize("text", NO_REQUESTS.values(), ids=NO_REQUESTS)
+def test_what_is_no_request_is_logged_as_json(gateway, text):
+    says(gateway, text)
+    line = without_request(gateway, 400, 408)
+    assert line["client"] == ELSEWHERE
+    assert (line["user"], line["by"], line["method"], line["instance"], line["held_ms"]) == ("-", "-", "-", "<NOSRV>", 0)
+    if AT_LEAST_2_5:
+        assert line["connection"] == "Success"
+
+
+@pytest.mark.skipif(not AT_LEAST_2_5, reason="needs error-log-format of HAProxy 2.5")
+def test_a_failed_handshake_is_logged_as_json(gateway):
+    says(gateway, b"GET / HTTP/1.1\r\n\r\n", secure=False)
+    line = without_request(gateway, 0)
+    assert line["connection"] == "SSL handshake failure"
+    assert "http request" in line["tls"]
+
+
+FORGED = 'x","user":"root","status":200,"x":"\\'
+
+
+def test_nothing_that_a_client_sends_forges_a_field(gateway):
+    gateway.ask(f"/forged/{FORGED}", ("Authorization", "Basic " + b64encode(FORGED.encode()).decode()), host=NAME)
+    line = gateway.logged(f"/forged/{FORGED}")
+    assert (line["user"], line["by"], line["status"], line["host"], line["method"]) == ("-", "-", 401, NAME, "GET")
+    gateway.ask("/host", host=FORGED)
+    line = gateway.logged("/host")
+    assert (line["user"], line["status"]) == ("-", 421)
+    assert line["host"] == FORGED.partition(":")[0]
+    gateway.told("/sso", ("X-Remote-User", FORGED), source=SSO)
+    line = gateway.logged("/sso")
+    assert (line["user"], line["by"], line["status"]) == (FORGED, "sso", 200)
+
+
+def test_bytes_that_are_no_text_break_no_line(gateway):
+    """Control characters, and bytes that are no UTF-8: HAProxy takes them in headers."""
+    gateway.told("/bytes", ("X-Remote-User", "Zoë".encode() + b"\x01\xff\t\x7f!"), source=SSO)
+    assert gateway.logged("/bytes")["user"] == "Zoë\x01\t\x7f!"
+
+
+def test_a_long_request_has_a_whole_line(gateway):
+    path, user, host = "/" + '"' * 9000, "\x01" * 400, '"' * 3000
+    gateway.told(path, ("X-Remote-User", user), source=SSO)
+    line = gateway.log.get(timeout=5)
+    while not line["path"].startswith('/"'):
+        line = gateway.log.get(timeout=5)
+    assert (line["path"], line["user"], line["status"]) == (path[:2048], user[:256], 200)
+    gateway.ask("/long", host=host, method="A" * 3000)
+    line = gateway.logged("/long")
+    assert (line["host"], line["method"], line["status"]) == (host[:255], "A" * 32, 421)
+
+
+def test_port_80_is_in_the_log_as_well(gateway):
+    gateway.ask("/plain", port=gateway.redirect_port)
+    line = gateway.logged("/plain")
+    assert (line["status"], line["pool"], line["held_ms"]) == (308, "_redirect", 0)
+    assert haproxy.count(json.dumps(line), {NAME: "paint"}, ["paint"])[0]["paint"]["requests"] == 0
+
+
 FLIGHTS = yaml.safe_load((ROLE / "tasks" / "flights.yml").read_text())[-1]
 
 
@@ -559,7 +674,7 @@ def test_a_computation_is_waited_for_and_ends_well(gateway, busy):
 def test_pages_and_requests_wait_while_nothing_serves(gateway):
     """And those of pages take no place of the others."""
     gateway.go_on.set()
-    paths = ["/ws/socket.io/?transport=polling"] * 40 + ["/"] * 5
+    paths = ["/ws/socket.io/?transport=polling"] * 40 + ["/held"] * 5
     gateway.runtime("set server paint/gw:cpu state maint")
     try:
         with ThreadPoolExecutor(len(paths)) as pool:
@@ -568,9 +683,25 @@ def test_pages_and_requests_wait_while_nothing_serves(gateway):
             assert not any(each.done() for each in asked)
             gateway.runtime("set server paint/gw:cpu state ready")
             assert [each.result()[0] for each in asked] == [200] * len(paths)
+        assert max(gateway.logged("/held")["held_ms"] for _each in range(5)) > 0
     finally:
         gateway.runtime("set server paint/gw:cpu state ready")
     gateway.wait()
+
+
+def test_a_request_that_comes_to_a_process_which_ends_is_answered_at_once(tmp_path, certificate, users):
+    """As at a reload, on a kept connection. HAProxy counts no server there any more, and nothing may wait for one."""
+    made = Gateway(tmp_path, gateway_users=users)
+    with made.run(certificate):
+        raw = socket.create_connection(("127.0.0.1", made.port), 10)
+        with contextlib.closing(insecure().wrap_socket(raw)) as connection:
+            connection.sendall(f"GET /late HTTP/1.1\r\nHost: {NAME}\r\n".encode())
+            time.sleep(0.5)
+            made.process.send_signal(signal.SIGUSR1)
+            time.sleep(0.5)
+            connection.sendall(f"{': '.join(login('alice'))}\r\n\r\n".encode())
+            assert connection.recv(99).startswith(b"HTTP/1.1 200 ")
+        assert made.logged("/late")["held_ms"] == 0
 
 
 def test_an_instance_that_is_out_of_service_stays_out_and_comes_back_whole(gateway):
@@ -586,6 +717,31 @@ def test_an_instance_that_is_out_of_service_stays_out_and_comes_back_whole(gatew
     gateway.wait()
     with page(gateway):
         assert gateway.ask("/", login("alice"))[0] == 200
+
+
+def test_a_state_is_saved_whole_or_not_at_all(gateway, tmp_path):
+    state = gateway.folder / "servers.state"
+    with ThreadPoolExecutor(6) as pool:
+        assert set(pool.map(lambda _each: gateway.save(), range(12))) == {0}
+    before = state.read_text()
+    assert " gw:cpu 127.0.0.1 " in before
+    assert "candidate" not in before
+    assert before.endswith("\n\n")
+    assert gateway.save(tmp_path / "nobody") != 0
+    with socket.socket(socket.AF_UNIX) as listener:  # an answer that ends in its middle
+        listener.bind(str(tmp_path / "half"))
+        listener.listen()
+
+        def answer():
+            peer, _address = listener.accept()
+            with peer:
+                peer.recv(99)
+                peer.sendall("\n".join(before.splitlines()[:3]).encode() + b"\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        assert gateway.save(tmp_path / "half") != 0
+    assert state.read_text() == before
+    assert state.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.fixture(scope="module")
@@ -660,6 +816,7 @@ def test_the_same_holds_for_http2(gateway):
     assert ask("/", alice, host="evil.example.com")[0] == 421
     assert ask("/", alice, host=NAME.upper() + ".")[0] == 200
     assert ask("/", alice, ("Host", "evil.example.com"))[0] in (400, 421)
+    assert ask('/"\udcff', alice)[0] in (200, 400)  # a byte that is no UTF-8, for the log
 
 
 # ---- a candidate takes the place of its instance ---------------------------------------------------------------------
@@ -889,7 +1046,13 @@ def steps(gateway, serve, tmp_path):
     (tmp_path / "host_vars" / "gw.json").write_text(json.dumps({"gateway_stats_port": gateway.stats_port}))
 
     def run(*names, **options):
-        variables = {"steps": names, "__gateway_socket": str(gateway.socket), "gateway_drain_timeout": 20, **options}
+        files = {"socket": "admin.sock", "dir": ".", "config": "haproxy.cfg", "state": "servers.state"}
+        variables = {
+            "steps": names,
+            "gateway_drain_timeout": 20,
+            **{f"__gateway_{key}": str(gateway.folder / name) for key, name in files.items()},
+            **options,
+        }
         (tmp_path / "variables.json").write_text(json.dumps(variables))
         command = ["ansible-playbook", "-i", tmp_path / "hosts", tmp_path / "play.yml", "-e", f"@{tmp_path}/variables.json"]
         done = subprocess.run(command, cwd=ROLE.parents[1], capture_output=True, text=True, check=False)
@@ -910,6 +1073,37 @@ def test_the_role_s_tasks_serve_from_a_candidate_and_end_it(gateway, steps):
         assert gateway.servers() == {"gw:cpu": "UP"}
         assert port_of(gateway.ask("/", login("alice"))) == own
         assert "changed=0 " in steps("ready", "no_candidates")
+
+
+def test_what_a_play_said_outlives_that_haproxy_is_killed(gateway, steps):
+    said = steps("drain")
+    assert "could not save" not in said
+    gateway.kill()
+    assert gateway.servers() == {"gw:cpu": "MAINT"}
+    steps("ready")
+    gateway.kill()
+    gateway.wait()
+    assert gateway.servers() == {"gw:cpu": "UP"}
+
+
+def test_an_instance_comes_back_while_haproxy_is_down(gateway, steps):
+    gateway.runtime("disable server paint/gw:cpu")
+    assert gateway.save() == 0
+    gateway.stop()
+    try:
+        steps("ready")
+    finally:
+        gateway.start()
+    gateway.wait()
+    assert gateway.servers() == {"gw:cpu": "UP"}
+    with page(gateway):
+        assert gateway.ask("/", login("alice"))[0] == 200
+
+
+def test_a_gateway_that_can_not_save_its_state_is_named(gateway, steps):
+    said = steps("drain", __gateway_state="/nowhere/servers.state")
+    assert "gw could not save which instances are out of service:" in said
+    assert gateway.servers() == {"gw:cpu": "MAINT"}
 
 
 @pytest.mark.parametrize("ends", ["drain", "no_candidates"])

@@ -102,6 +102,15 @@ def test_requests_are_counted_by_the_pool_that_they_were_for():
     assert oldest == 1795865731.154
 
 
+def test_connections_that_came_to_no_request_and_redirects_are_not_counted():
+    handshake = {"time": 1.5, "host": "-", "status": 0, "pool": "gateway", "connection": "SSL handshake failure"}
+    redirect = {"time": 1.5, "host": "paint.example.com", "status": 308, "pool": "_redirect", "instance": "<NOSRV>"}
+    refused = {"time": 1.5, "host": "-", "status": 400, "pool": "gateway", "instance": "<NOSRV>"}  # what is no HTTP
+    counts, _oldest = haproxy.count("\n".join(map(json.dumps, (handshake, redirect, refused))), HOSTS, list(POOLS))
+    assert [of_pool["requests"] for of_pool in counts.values()] == [1, 0, 0]
+    assert counts[""]["refused"] == 1
+
+
 def test_a_host_name_that_is_not_known_counts_for_the_pool_that_the_log_names():
     counts, _oldest = haproxy.count(LOG, {}, list(POOLS))
     assert (counts["paint"]["requests"], counts["small"]["requests"], counts[""]["requests"]) == (5, 4, 3)
@@ -252,7 +261,7 @@ def test_a_gateway_that_serves(gateway, look):
     assert small["notes"][0] == "None of its instances serves. Requests wait for one."
     assert gateway.asked == ["show stat", "show info", "show ssl cert /etc/iopaint-gateway/tls/server.pem"]
     assert gateway.calls.read_text().splitlines() == [
-        "--no-pager --identifier=haproxy --output=cat --reverse --lines=20000 --since=-1h"
+        "--no-pager --identifier=iopaint-gateway --output=cat --reverse --lines=20000 --since=-1h"
     ]
 
 

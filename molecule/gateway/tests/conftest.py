@@ -1,10 +1,10 @@
 """What the tests of this scenario share: the hosts, and requests from a visitor's host to a gateway."""
 
+import contextlib
 import json
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,9 @@ __all__ = ["pytest_runtest_makereport"]
 GATEWAYS, VISITOR = NAMES[:2], NAMES[2]
 
 CA = "/etc/iopaint-gateway/tls/ca.crt"
-CLIENT = Path(__file__).with_name("client.py").read_text()
+TRUSTED = "/srv/client/ca.crt"  # on the visitor's host
+PROGRAMS = [Path(__file__).with_name(name) for name in ("client.py", "load.py")]
+LEAST = 2000  # requests during an event, of which none may fail
 ALICE = "alice:a password of $alice's"
 BOB = "bob:bobs-password"
 
@@ -32,6 +34,16 @@ def out_of_service(runtime):
     """Return the servers of the pool and of its pages that are out of service; a candidate always is, but in a switch."""
     found = [line.split(",") for line in runtime("show stat").splitlines() if ",MAINT" in line]
     return [row[1] for row in found if ":candidate" not in row[1]]
+
+
+def serves(host):
+    """The release that the instance of a host answers with, as the gateway asks it."""
+    program = (
+        "import json, urllib.request as r; token = open('/opt/iopaint/instances/.gateway/token').read().split()[0]; "
+        "q = r.Request('http://127.0.0.1:8080/api/v1/model', headers={'X-IOPaint-Token': token}); "
+        "print(json.load(r.urlopen(q))['release'])"
+    )
+    return host(f'python3 -c "{program}"')
 
 
 def candidates(runtime):
@@ -53,38 +65,48 @@ def second():
 
 
 @pytest.fixture(scope="session")
+def hosts(gateway, second):
+    """All hosts; each has an instance."""
+    return [gateway, second, Host(VISITOR)]
+
+
+@pytest.fixture(scope="session")
 def visitor(gateway):
     """The host that requests come from."""
     host = Host(VISITOR)
-    host(f"mkdir -p /srv/client && cat > /srv/client/ca.crt <<'E'\n{gateway(f'cat {CA}')}\nE")
-    host(f"cat > /srv/client/client.py <<'E'\n{CLIENT}\nE")
+    host(f"mkdir -p /srv/client && cat > {TRUSTED} <<'E'\n{gateway(f'cat {CA}')}\nE")
+    for program in PROGRAMS:
+        host(f"cat > /srv/client/{program.name} <<'E'\n{program.read_text()}\nE")
     return host
 
 
 @pytest.fixture
-def ca(gateway):
-    """The authority of the certificate that the gateway has by now, as a file on the visitor's host."""
-    issuer = gateway("openssl x509 -in /etc/iopaint-gateway/tls/server.crt -noout -issuer")
-    return "/srv/client/acme-root.crt" if "Pebble" in issuer else "/srv/client/ca.crt"
-
-
-@pytest.fixture
-def command(visitor, ca):
-    """Return the command that asks the gateway as client.py documents."""
+def command(visitor):
+    """Return the command that asks the gateway as client.py documents, and trusts the authorities that it has had by now."""
 
     def command(**wanted):
-        wanted = {"address": GATEWAYS[0], "ca": ca, **wanted}
+        wanted = {"address": GATEWAYS[0], "ca": TRUSTED, **wanted}
         return f"python3 /srv/client/client.py {shlex.quote(json.dumps(wanted))}"
 
     return command
 
 
 @pytest.fixture
-def ask(visitor, command):
+def asks(visitor, command):
+    """Ask the gateway from the visitor's host; return all answers, in order."""
+
+    def asks(**wanted):
+        return json.loads(visitor(command(**wanted)))
+
+    return asks
+
+
+@pytest.fixture
+def ask(asks):
     """Ask the gateway from the visitor's host; return the only answer."""
 
     def ask(**wanted):
-        (answer,) = json.loads(visitor(command(**wanted)))
+        (answer,) = asks(**wanted)
         return answer
 
     return ask
@@ -95,30 +117,53 @@ def runtime(gateway):
     """Send a command to HAProxy's runtime interface; return its answer."""
 
     def runtime(command):
-        program = (
-            "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock'); "
-            "s.sendall(sys.argv[1].encode() + b'\\n'); print(s.makefile().read())"
-        )
-        return gateway(f"python3 -c {shlex.quote(program)} {shlex.quote(command)}")
+        return gateway(f"echo {shlex.quote(command)} | socat -t 10 - /run/haproxy/admin.sock")
 
     return runtime
 
 
 @pytest.fixture
-def forgotten(runtime):
-    """The gateway knows no failed and no right login, before and after."""
+def renew(gateway):
+    """Let systemd reload, restart or kill HAProxy, and wait for its new process."""
+    process = "echo show info | socat - /run/haproxy/admin.sock 2>/dev/null | grep ^Pid:"
 
-    def forget():
-        for table in ("_addresses", "_users", "_logins"):
-            for _attempt in range(20):  # an entry stays while a connection of it is open
-                runtime(f"clear table {table}")
-                if "used:0" in runtime(f"show table {table}"):
-                    break
-                time.sleep(0.25)
+    def renew(command):
+        wait = f'for each in $(seq 150); do new=$({process}) && [ "$new" != "$old" ] && exit 0; sleep 0.1; done; exit 1'
+        gateway(f"old=$({process}); systemctl {command} haproxy; {wait}")
 
-    forget()
-    yield
-    forget()
+    return renew
+
+
+@pytest.fixture
+def forgotten(gateway):
+    """The gateway knows no failed and no right login yet. An entry of a table stays while a connection of it is open."""
+    ask = "echo {} table $table | socat - /run/haproxy/admin.sock"
+    clear, empty = ask.format("clear"), f"{ask.format('show')} | grep -q used:0"
+    gateway(
+        f"for table in _addresses _users _logins; do for each in $(seq 20); do {clear}; {empty} && break; sleep 0.25; done; done"
+    )
+
+
+@pytest.fixture
+def event(visitor):
+    """Ask the gateway as load.py documents while something happens, and give what came of it: of 2,000 requests none may fail."""
+
+    @contextlib.contextmanager
+    def event(**options):
+        wanted = {**options, "address": GATEWAYS[0], "ca": TRUSTED, "user": ALICE, "until": "/srv/client/enough", "least": LEAST}
+        visitor("rm -f /srv/client/enough")
+        line = ["docker", "exec", visitor.name, "python3", "/srv/client/load.py", json.dumps(wanted)]
+        process, found = subprocess.Popen(line, stdout=subprocess.PIPE, text=True), {}
+        try:
+            yield found
+        finally:
+            visitor("touch /srv/client/enough")
+            found.update(json.loads(process.communicate(timeout=400)[0]))
+            print(json.dumps({**found, "failed": len(found["failed"])}))
+        assert found["failed"] == []
+        assert found["total"] >= LEAST, found
+
+    return event
 
 
 @pytest.fixture

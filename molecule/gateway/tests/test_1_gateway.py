@@ -3,15 +3,15 @@
 import json
 
 import pytest
-from conftest import ALICE, BOB, GATEWAYS
+from conftest import ALICE, BOB, GATEWAYS, NAMES
 
 pytestmark = pytest.mark.usefixtures("forgotten")
 
 
 def logged(gateway, path):
-    """The log's last line about a path."""
-    lines = gateway("journalctl --sync; journalctl -t haproxy -o cat --no-pager").splitlines()
-    return [line for line in map(json.loads, filter(lambda line: line.startswith("{"), lines)) if line["path"] == path][-1]
+    """The log's lines about a path. Each line of the log has to be JSON."""
+    lines = gateway("journalctl --sync; journalctl -t iopaint-gateway -p info..info -o cat --no-pager").splitlines()
+    return [line for line in map(json.loads, lines) if line["path"] == path]
 
 
 def test_nobody_gets_in_without_a_login(ask):
@@ -38,19 +38,16 @@ def test_a_login_of_another_password_is_not_remembered(ask):
     assert ask(user=ALICE)["status"] == 200
 
 
-def test_failed_logins_are_slowed_down(ask):
-    for _attempt in range(10):
-        assert ask(user="alice:wrong password")["status"] == 401
-    assert ask(user="alice:wrong password")["status"] == 429
+def test_failed_logins_are_slowed_down(ask, asks):
+    tried = asks(user="alice:wrong password", count=11, parallel=1)
+    assert [answer["status"] for answer in tried] == [401] * 10 + [429]
     assert ask(user=ALICE)["status"] == 429  # so an attacker does not learn it
     assert ask()["status"] == 401
 
 
-def test_a_user_who_is_in_stays_in_while_others_guess(ask):
+def test_a_user_who_is_in_stays_in_while_others_guess(ask, asks):
     assert ask(user=ALICE)["status"] == 200
-    for _attempt in range(11):
-        last = ask(user="alice:wrong password")
-    assert last["status"] == 429
+    assert asks(user="alice:wrong password", count=12, parallel=1)[-1]["status"] == 429
     assert ask(user=ALICE)["status"] == 200
 
 
@@ -69,32 +66,42 @@ def test_a_large_request_is_refused(ask):
     assert ask(user=ALICE, method="POST", length=64_000_001)["status"] == 413
 
 
-def test_the_cookie_keeps_a_user_on_an_instance(ask, gateway):
+def test_the_cookie_keeps_a_user_on_an_instance(ask, asks, gateway):
     answer = ask(user=ALICE, path="/api/v1/model?first")
     cookie = answer["headers"]["set-cookie"]
     assert "; HttpOnly; Secure; SameSite=Lax" in cookie
-    assert not any(name in cookie for name in GATEWAYS)
-    seen = set()
-    for number in range(4):
-        ask(user=ALICE, path=f"/api/v1/sticky{number}", headers={"Cookie": cookie.partition(";")[0]})
-        seen.add(logged(gateway, f"/api/v1/sticky{number}")["instance"])
-    assert len(seen) == 1
-    without = {ask(user=ALICE)["headers"]["set-cookie"].partition(";")[0] for _number in range(4)}
-    assert len(without) == 2, without
+    assert not any(name in cookie for name in NAMES)
+    asks(user=ALICE, path="/api/v1/sticky", headers={"Cookie": cookie.partition(";")[0]}, count=4, parallel=1)
+    seen = [line["instance"] for line in logged(gateway, "/api/v1/sticky")]
+    assert (len(seen), len(set(seen))) == (4, 1)
+    without = {each["headers"]["set-cookie"].partition(";")[0] for each in asks(user=ALICE, count=6, parallel=1)}
+    assert len(without) == len(NAMES), without
 
 
 def test_the_log_has_a_json_line_for_each_request(ask, gateway):
     path = '/api/v1/model"\\logged'
     ask(user=ALICE, path=path)
-    line = logged(gateway, path)
+    line = logged(gateway, path)[-1]
     assert (line["user"], line["by"], line["status"], line["pool"]) == (
         "alice",
         "password",
         500,
         "paint",
     )
-    assert line["instance"].removesuffix(":cpu") in GATEWAYS
+    assert line["instance"].removesuffix(":cpu") in NAMES
     assert all(isinstance(line[key], int) for key in ("held_ms", "waited_ms", "served_ms", "total_ms", "bytes"))
+
+
+def test_the_log_has_a_json_line_for_what_is_no_request(visitor, gateway):
+    """Text in place of TLS, and no HTTP in TLS."""
+    address = f"{GATEWAYS[0]}/443"
+    visitor(f"bash -c 'exec 3<>/dev/tcp/{address} && printf \"GET / HTTP/1.0\\r\\n\\r\\n\" >&3 && cat <&3 >/dev/null'; true")
+    program = (
+        "import socket, ssl; c = ssl.create_default_context(); c.check_hostname = False; c.verify_mode = ssl.CERT_NONE; "
+        f"s = c.wrap_socket(socket.create_connection(('{GATEWAYS[0]}', 443))); s.sendall(b'no' + bytes(range(9)) * 9); s.recv(9)"
+    )
+    visitor(f'python3 -c "{program}"')
+    assert {line["status"] for line in logged(gateway, "-")} >= {0, 400}
 
 
 def test_statistics_and_metrics_are_for_loopback_and_the_operators(gateway, ask):

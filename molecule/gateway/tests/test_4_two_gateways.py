@@ -5,7 +5,7 @@ import time
 
 import pytest
 from conftest import ALICE, GATEWAYS, lost
-from play import ROOT, play
+from play import ROOT
 
 pytestmark = pytest.mark.usefixtures("forgotten")
 
@@ -21,16 +21,6 @@ def holders(address, *hosts):
     return [host.name for host in hosts if f"inet {address}/" in host("ip address")]
 
 
-def serves(host):
-    """The release that the instance of a host answers with, as the gateway asks it."""
-    program = (
-        "import json, urllib.request as r; token = open('/opt/iopaint/instances/.gateway/token').read().split()[0]; "
-        "q = r.Request('http://127.0.0.1:8080/api/v1/model', headers={'X-IOPaint-Token': token}); "
-        "print(json.load(r.urlopen(q))['release'])"
-    )
-    return host(f'python3 -c "{program}"')
-
-
 def test_both_have_certificates_of_one_authority(ask):
     for name in GATEWAYS:
         assert ask(address=name, user=ALICE)["status"] == 200
@@ -43,13 +33,13 @@ def test_one_of_them_has_the_address(ask, address, gateway, second):
 
 def test_a_gateway_that_dies_costs_what_it_held_and_nothing_after_three_seconds(load, address, gateway, second):
     (holder,) = holders(address, gateway, second)
-    answers = load(address=address, count=300, parallel=300, pause=0.05, wait=10)  # those that are lost keep no other one back
-    time.sleep(4)
+    answers = load(address=address, count=200, parallel=200, pause=0.05, wait=10)  # those that are lost keep no other one back
+    time.sleep(2)
     subprocess.run(["docker", "kill", holder], check=True, capture_output=True)
     killed = time.time()
     found = answers()
     subprocess.run(["docker", "start", holder], check=True, capture_output=True)
-    assert len(found) == 300
+    assert len(found) == 200
     late = [answer for answer in lost(found) if answer["began"] > killed + 3]
     assert late == []
     assert any(answer["began"] > killed + 3 for answer in found)
@@ -64,17 +54,9 @@ def test_the_end_of_haproxy_moves_the_address(address, gateway, second):
     host, other = (gateway, second) if gateway.name == holder else (second, gateway)
     host("systemctl stop haproxy")
     try:
-        time.sleep(3)
-        assert holders(address, gateway, second) == [other.name]
+        within = time.monotonic() + 3
+        while (found := holders(address, gateway, second)) != [other.name] and time.monotonic() < within:
+            time.sleep(0.2)
+        assert found == [other.name]
     finally:
         host("systemctl start haproxy")
-
-
-def test_a_gateway_that_is_down_is_named_and_stops_nothing(gateway, second):
-    second("systemctl stop haproxy")
-    try:
-        run = play("playbooks/upgrade.yml", iopaint_images={"cpu": "iopaint:cpu-v2-standin"}, iopaint_upgrade_batches=["100%"])
-        assert run.rc == 0, run.output
-        assert [serves(host) for host in (gateway, second)] == ["v2", "v2"]
-    finally:
-        second("systemctl start haproxy")

@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from conftest import ALICE, GATEWAYS, lost, out_of_service
+from conftest import ALICE, GATEWAYS, NAMES, lost, out_of_service
 from play import play
 
 pytestmark = pytest.mark.usefixtures("forgotten")
@@ -23,12 +23,12 @@ def status(tmp_path):
     return status
 
 
-def test_an_instance_that_is_out_of_service_is_named_with_what_brings_it_back(gateway, runtime, ask, ca, status):
+def test_an_instance_that_is_out_of_service_is_named_with_what_brings_it_back(gateway, runtime, ask, status):
     name = f"{GATEWAYS[1]}:cpu"
     runtime(f"set server paint/{name} state maint")
     try:
         for wanted, answer in (({}, 200), ({"user": "alice:wrong"}, 401), ({"headers": {"Host": "evil.example.com"}}, 421)):
-            assert ask(**{"user": ALICE, "ca": ca, **wanted})["status"] == answer
+            assert ask(**{"user": ALICE, **wanted})["status"] == answer
         gateway("journalctl --sync")
         run, after, page = status()
         assert run.rc == 0, run.output
@@ -39,24 +39,26 @@ def test_an_instance_that_is_out_of_service_is_named_with_what_brings_it_back(ga
     finally:
         runtime(f"set server paint/{name} state ready")
     assert [run.changed(host) for host in GATEWAYS] == [0, 0]
-    assert {one["name"]: one["state"] for one in pool["servers"]} == {name: "out of service", f"{GATEWAYS[0]}:cpu": "up"}
+    assert {one["name"]: one["state"] for one in pool["servers"]} == {
+        f"{each}:cpu": "out of service" if each == GATEWAYS[1] else "up" for each in NAMES
+    }
     assert (pool["state"], pool["level"]) == ("serves", "attention")
     assert f"{name}: out of service" in page
-    assert run.says("2 of 2 gateways serve.", f"out of service: {name}; up: {GATEWAYS[0]}:cpu"), run.output
+    assert run.says("2 of 2 gateways serve.", f"out of service: {name}; up: {NAMES[0]}:cpu, {NAMES[2]}:cpu"), run.output
     assert pool["requests"] > pool["refused"] > 0
     assert after[GATEWAYS[0]]["elsewhere"]["refused"] > 0
     end = gateway('date -ud "$(openssl x509 -in /etc/iopaint-gateway/tls/server.crt -noout -enddate | cut -d= -f2)" +%FT%TZ')
     assert after[GATEWAYS[0]]["certificate"]["until"] == end
 
 
-def test_held_requests_and_a_gateway_that_is_down(second, runtime, load, ca, status):
+def test_held_requests_and_a_gateway_that_is_down(second, runtime, load, status):
     """One play that fails, as it is strict, for the gateway that is down alone."""
-    servers = [f"paint/{name}:cpu" for name in GATEWAYS]
+    servers = [f"paint/{name}:cpu" for name in NAMES]
     second("systemctl stop haproxy")
     try:
         for server in servers:
             runtime(f"set server {server} state maint")
-        answers = load(count=3, ca=ca)
+        answers = load(count=3)
         time.sleep(2)
         run, known, page = status(iopaint_status_strict=True)
     finally:
