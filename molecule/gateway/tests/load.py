@@ -114,15 +114,7 @@ class Load:
             elif kind.startswith("model"):
                 self.last = json.loads(body)["release"]
                 self.releases[self.last] += 1
-        except (
-            OSError,
-            EOFError,
-            ValueError,
-            LookupError,
-            ClosedError,
-            asyncio.TimeoutError,
-            asyncio.LimitOverrunError,
-        ) as error:
+        except FAILURES as error:
             status, headers, body, reason = 0, {}, b"", repr(error)
         seconds = time.monotonic() - began
         self.slowest = max(self.slowest, seconds)
