@@ -33,7 +33,13 @@ def entry_of(snapshot):
     whole, _dot, rest = snapshot["time"].rstrip("Z").partition(".")
     seconds = calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S"))
     moment = seconds * 10**9 + int(rest.ljust(9, "0") or 0)
-    return {"tree": tree, "id": snapshot["id"], "run": run, "time_ns": moment, "host": snapshot["hostname"]} if tree else None
+    about = {"tree": tree, "id": snapshot["id"], "run": run, "time_ns": moment, "own": "own" in tags}
+    return {**about, "host": snapshot["hostname"]} if tree else None
+
+
+def called(tree, own):
+    """Return what an operator reads of a tree. own: whether models are left out that can be fetched again."""
+    return f"own {tree}" if own else tree
 
 
 def there(known, host):
@@ -41,7 +47,7 @@ def there(known, host):
     runs = {}
     for entry in known:
         if entry["host"] == host:
-            runs.setdefault(entry["run"], []).append(f"{entry['tree']} ({entry['id'][:8]})")
+            runs.setdefault(entry["run"], []).append(f"{called(entry['tree'], entry['own'])} ({entry['id'][:8]})")
     if runs:
         return " There:" + "".join(f"\n  {run}: {', '.join(sorted(runs[run]))}" for run in sorted(runs, reverse=True)[:SHOWN])
     hosts = sorted({entry["host"] for entry in known})
@@ -57,7 +63,7 @@ def restore_choice(snapshots, host, wanted, include, instances):
         meant = wanted in ("latest", entry["run"]) or (len(wanted) >= 4 and entry["id"].startswith(wanted))
         asked = tree.partition("/")[0] in include and (not instance or not instances or instance in instances)
         if entry["host"] == host and meant and asked:
-            chosen[tree] = {key: entry[key] for key in ("tree", "id", "run", "time_ns")}
+            chosen[tree] = {key: entry[key] for key in ("tree", "id", "run", "time_ns", "own")}
     if not chosen and wanted != "latest":
         raise AnsibleFilterError(f"There is no backup {wanted} (iopaint_restore_snapshot) of {host}.{there(known, host)}")
     absent = [f"outputs/{name}" for name in instances if "outputs" in include and f"outputs/{name}" not in chosen]
@@ -82,19 +88,32 @@ def lines_of(entries):
     return "".join(f"\n  {entry['path']}: {entry['reason']}" for entry in entries)
 
 
+def names_of(models):
+    """Return a line for each model that was not backed up."""
+    shown = [f"{one['hub']} {(one['revision'] or 'incomplete')[:12]}" if "hub" in one else one["name"] for one in models]
+    more = [f"{len(shown) - SHOWN} more"] if len(shown) > SHOWN else []
+    return "".join(f"\n  {plain(line)}" for line in shown[:SHOWN] + more)
+
+
 def backup_report(run, repository):
     """Return what an operator reads of a run of iopaint-backup. run: result of the command."""
     try:
         result = json.loads(run["stdout"].strip().splitlines()[-1])
     except (ValueError, IndexError):
         return f"iopaint-backup failed: {plain(run.get('stderr') or run.get('stdout') or run.get('msg') or '')[-1500:]}"
-    made = ", ".join(f"{tree} ({snapshot[:8]})" if snapshot else tree for tree, snapshot in result["snapshots"].items())
+    trees = {called(tree, tree == "models" and result["models"] == "own"): made for tree, made in result["snapshots"].items()}
+    made = ", ".join(f"{tree} ({snapshot[:8]})" if snapshot else tree for tree, snapshot in trees.items())
     text = (
         f"{repository}: {result['run']}; {made or 'nothing'}; {result['files']} files of {result['bytes'] / 1e9:.3f} GB, "
         f"{result['added'] / 1e9:.3f} GB of it new"
     )
     if result["forgotten"]:
         text += f"; snapshots removed: {result['forgotten']}"
+    if result["fetchable"]:
+        size = sum(entry["bytes"] for entry in result["fetchable"]) / 1e9
+        text += f"\nNot backed up, as they can be fetched again, {size:.3f} GB:{names_of(result['fetchable'])}"
+    if result["unrecorded"]:
+        text += "\nAll models are backed up, as no deploy has recorded which it fetches. Run iopaint.fleet.deploy first."
     if result["busy"]:
         text += f"\nBeing written, and left out:{lines_of(result['busy'])}"
     if result["left_out"]:

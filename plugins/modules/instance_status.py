@@ -103,7 +103,9 @@ lock:
   type: dict
   returned: with RV(state=ok)
 backup:
-  description: C(time), C(ok), C(reason) and C(scheduled) of the last backup; null where there was none.
+  description:
+    - C(time), C(ok), C(reason) and C(scheduled) of the last backup; null where there was none.
+    - C(models) is V(all), or V(own) where models were left out that can be fetched again, null where no models were backed up.
   type: dict
   returned: with RV(state=ok)
 restore:
@@ -249,11 +251,13 @@ class Look:
         """Return what is told of the last backup, None where there was none."""
         try:
             result = foreign.parse_json(foreign.read_text(self.params["backup"]), dict)
-            return {key: result[key] for key in ("time", "ok", "reason", "scheduled")}
+            told = {key: result[key] for key in ("time", "ok", "reason", "scheduled")}
+            return {**told, "models": result.get("models")}  # backups of earlier releases don't say
         except FileNotFoundError:
             return None
         except (ValueError, KeyError):
-            return {"time": None, "ok": False, "reason": f"{self.params['backup']} can't be read.", "scheduled": None}
+            unknown = dict.fromkeys(("time", "scheduled", "models"))
+            return {**unknown, "ok": False, "reason": f"{self.params['backup']} can't be read."}
 
     def models(self):
         """Return the models on the host, and why they could not be looked at."""

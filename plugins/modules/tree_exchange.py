@@ -15,6 +15,8 @@ description:
     V(kept) keeps what was replaced. V(back) puts the previous trees in their places again, and removes what was staged.
   - The intention is written down first, in C(.restore.json) of the data folder. After a play that was killed, V(repaired) keeps
     each previous tree that was exchanged, removes what was only staged, and says so. V(staged) does this first, too.
+  - A snapshot with C(own) lacks the models that can be fetched again. What it lacks stays, whatever O(delete) says. So does a
+    model that the last deploy declared and that is in its place.
   - It exists because no module exchanges two folders in one step (C(RENAME_EXCHANGE)), and because the containers own the trees.
     Nothing below a tree is reached through a symbolic link.
 options:
@@ -30,7 +32,7 @@ options:
   trees:
     description:
       - "V(staged): what is to be restored. C(tree) (V(models) or V(outputs/<instance>)), C(id) and C(time_ns) of the snapshot,
-        C(size) in bytes."
+        C(size) in bytes, C(own) whether the snapshot has only models of that host alone."
     type: list
     elements: dict
     default: []
@@ -101,6 +103,13 @@ stop:
   type: list
   elements: dict
   returned: with O(state=compared)
+missing:
+  description:
+    - Models that a snapshot with C(own) leaves out, or the last deploy declared, and that are not on the host.
+    - Each has C(name), C(path) and C(checksum), or C(hub) and C(revision), which is empty where it is not known.
+  type: list
+  elements: dict
+  returned: with O(state=compared)
 previous:
   description: Folders with what was replaced.
   type: list
@@ -118,17 +127,28 @@ import fcntl
 import json
 import os
 import pwd
+import re
 import secrets
 import subprocess
 from collections import Counter
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, releases
+from ansible_collections.iopaint.fleet.plugins.module_utils import audit, containers, foreign, model_store, releases, weights
 from ansible_collections.iopaint.fleet.plugins.module_utils.docker_cli import Docker
 from ansible_collections.iopaint.fleet.plugins.module_utils.exchange import NEWER, RECORD, TREE, Tree, opened
 from ansible_collections.iopaint.fleet.plugins.module_utils.files import make_folder, write
 
 SLACK = 16 << 20
+LEFT = "left-out.json"  # beside the models in a snapshot
+DECLARED = "models.json"  # in the folder of the instances: the models that the last deploy declared
+WORD = "[A-Za-z0-9][A-Za-z0-9_.-]*"
+LISTED = {  # what the list may say of a model
+    "name": ".+",
+    "path": r"(?!(.*/)?\.\.(/|$))[^/].*",
+    "checksum": ".+",
+    "hub": f"{WORD}/{WORD}",
+    "revision": "[0-9a-f]{40}",
+}
 SHOWN = 500  # lines of a diff
 NOT_STAGED = "There is no restore at work here ({path} is missing). Run iopaint.fleet.restore from its beginning."
 
@@ -194,6 +214,54 @@ class Steps:
         found = [store.to_run(record) for store, record in proven if record]
         found = [{**each, "unhealthy": each["project"] in unhealthy} for each in found]
         return found, [each for each in found if "models" in changed or f"outputs/{each['name']}" in changed]
+
+    # --- models that the snapshot leaves out --------------------------------------------------------------------------
+
+    def exact(self, entry):
+        """Return whether what a snapshot does not have goes; one that leaves out models can't say that of any."""
+        return self.params["delete"] and not entry.get("own")
+
+    def left_out(self, tree, entry):
+        """Return the models that a snapshot leaves out, as its list has them."""
+        path = os.path.join(tree.ready, LEFT)
+        try:
+            found = foreign.parse_json(foreign.read_text(path), list)
+        except (OSError, ValueError) as error:
+            raise RestoreError(
+                f"The snapshot {entry['id']} has no list of the models that it leaves out ({LEFT}: {error}). Choose another one."
+            ) from error
+        return [one for one in found if isinstance(one, dict) and is_listed(one)]
+
+    def declared(self):
+        """Return what the last deploy declared: files and repositories."""
+        path = os.path.join(self.params["dir"], DECLARED)
+        try:
+            return foreign.parse_json(foreign.read_text(path), dict)
+        except FileNotFoundError:
+            return {"files": [], "repositories": []}
+        except (OSError, ValueError) as error:
+            raise RestoreError(f"{path} can't be read: {error}. Run iopaint.fleet.deploy, which writes it anew.") from error
+
+    def lacking(self, tree, left):
+        """Return models that a snapshot leaves out, or that the last deploy declared, and that neither tree has."""
+        declared = self.declared()
+        known = {one.get("path", one.get("hub")) for one in left}
+        more = [one for one in declared["files"] if one["path"] not in known]
+        more += [{"hub": hub, "revision": ""} for hub in declared["repositories"] if hub not in known]
+        return lacking(tree.live, left) + lacking(tree.stage, lacking(tree.live, more))
+
+    def give_way(self, tree):
+        """Take out of the replacement what the last deploy declared and has put into the live tree."""
+        declared = self.declared()
+        for model in declared["files"]:
+            with weights.opened(tree.stage, model) as stream:
+                there = stream is not None
+            if there and weights.has(tree.live, model):
+                model_store.remove_file(tree.stage, model["path"])
+        current = {one["hub"] for one in model_store.stored(tree.live)["repositories"] if one["current"]}
+        for one in model_store.stored(tree.stage)["repositories"]:
+            if one["hub"] in current and one["hub"] in declared["repositories"]:
+                model_store.remove_repository(tree.stage, one["hub"], [one["revision"]])
 
     # --- the steps ----------------------------------------------------------------------------------------------------
 
@@ -264,12 +332,15 @@ class Steps:
     def compared(self):
         """Compare what was restored with the data; what is the same needs no exchange."""
         record, dry = self.work(), self.module.check_mode
-        counts, differ = {}, []
+        counts, differ, missing = {}, [], []
         for tree, entry in self.trees(record):
             if not os.path.isdir(tree.stage):
                 raise RestoreError(f"The snapshot {entry['id']} has no folder {tree.name}. Choose another snapshot.")
             tree.settle(self.params["user"])
-            found = tree.compare(entry["time_ns"], self.params["delete"], not dry)
+            if entry.get("own"):
+                missing += self.lacking(tree, self.left_out(tree, entry))
+                self.give_way(tree)
+            found = tree.compare(entry["time_ns"], self.exact(entry), not dry)
             counts[tree.name] = dict(Counter(found.values()))
             self.lines += [(f"{tree.name}/{path}", what) for path, what in found.items()]
             if set(found.values()) - {NEWER} or not os.path.isdir(tree.live):
@@ -282,13 +353,13 @@ class Steps:
         else:
             self.note({**record, "counts": counts})
         instances, stop = self.running(differ)
-        return {"changed": bool(differ), "counts": counts, "instances": instances, "stop": stop}
+        return {"changed": bool(differ), "counts": counts, "instances": instances, "stop": stop, "missing": missing}
 
     def exchanged(self):
         """Exchange the trees."""
         record = self.work()
         for tree, entry in self.trees(record):
-            if not self.params["delete"]:
+            if not self.exact(entry):
                 tree.carry_over(entry["time_ns"])
             entry["number"], entry["marks"] = os.stat(tree.stage).st_ino, tree.marks()
             self.note(record)
@@ -319,6 +390,33 @@ class Steps:
             os.unlink(self.path)
         self.log("restore put back" if back else "restore refused", trees=back or None, reason=self.params["reason"])
         return {"changed": bool(back), "back": back}
+
+
+def is_listed(one):
+    """Return whether an entry of a snapshot's list names a file or a whole revision of a repository."""
+    keys = ("hub", "revision") if "hub" in one else ("name", "path", "checksum")
+    texts = all(isinstance(one.get(key), str) and one[key].isprintable() and re.fullmatch(LISTED[key], one[key]) for key in keys)
+    return texts and isinstance(one.get("bytes"), int)
+
+
+def lacking(models_dir, left):
+    """Return those of some models that are not in a folder of models.
+
+    Another revision of a repository counts as the model: a deploy has put it there since.
+    """
+    there = {one["hub"]: one for one in model_store.stored(models_dir)["repositories"] if one["current"]}
+    found = []
+    for one in left:
+        if "hub" in one:
+            here = there.get(one["hub"])
+            if not here or (here["revision"] == one["revision"] and here["bytes"] < one.get("bytes", 0)):
+                found.append(one)
+            continue
+        with weights.opened(models_dir, one) as stream:
+            size = stream and os.fstat(stream.fileno()).st_size
+            if stream is None or size != one.get("bytes", size):
+                found.append(one)
+    return found
 
 
 def is_exchanged(tree, entry):

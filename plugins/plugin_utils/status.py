@@ -197,10 +197,11 @@ def room(disk):
 
 
 def backed_up(host):
-    """Return how long ago the last backup of a host was, and whether it succeeded; None where there was none."""
+    """Return how long ago the last backup of a host was, whether it succeeded, and whether it left models out; or None."""
     backup = host["backup"]
     ago = backup and age(backup["time"], host["time"])
-    return ago and (ago if backup["ok"] else f"failed, {ago}")
+    ago = ago and (ago if backup["ok"] else f"failed, {ago}")
+    return f"{ago}, own models" if ago and backup.get("models") == "own" else ago
 
 
 def rows(host):

@@ -1,6 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The program that backs a host up, by the real restic: whole, honest about what it leaves out, and never hanging."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -46,7 +47,7 @@ def program(tmp_path, monkeypatch, repository):
     """The program, with data that takes the place of the private mounts, and a repository."""
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("iopaint_backup", LOADER))
     LOADER.exec_module(module)
-    for name in ("CONFIG", "LAST", "RUN"):
+    for name in ("CONFIG", "LAST", "RUN", "SUMS"):
         monkeypatch.setattr(module, name, str(tmp_path / name.lower()))
     monkeypatch.setattr(module, "VIEW", str(tmp_path / "data"))
     monkeypatch.setattr(module, "view", lambda _config, tree: (str(tmp_path / "data" / tree), []))
@@ -74,6 +75,7 @@ def run(program, tmp_path, monkeypatch, capsys):
     def call(*arguments, right=0, **settings):
         keep = {"daily": 7, "weekly": 4, "monthly": 6}
         config = {"data": program.VIEW, "include": ["outputs"], "instances": [], "host": "one", "user": -1, "mount": ""}
+        config.update(models="all", record=str(tmp_path / "models.json"))
         config.update(
             wait=1, maintain=False, keep=keep, check_parts=3, lock=str(tmp_path / "lock"), audit=str(tmp_path / "audit")
         )
@@ -199,6 +201,193 @@ def test_a_tree_that_the_containers_could_exchange_is_refused(program, data, tmp
     LOADER.exec_module(module)
     with pytest.raises(module.BackupError, match="which belongs to the containers' user"):
         module.view({"data": str(data), "user": os.stat(data).st_uid}, "models")
+
+
+# --- models that can be fetched again ---------------------------------------------------------------------------------
+
+COMMIT, OTHER = "1" * 40, "2" * 40
+LAMA = {"name": "lama", "path": "torch/lama.pt", "checksum": f"md5:{hashlib.md5(b'models/torch/lama.pt').hexdigest()}"}  # noqa: S324
+OWN = {"include": ["models"], "models": "own"}
+
+
+def blob(text):
+    """Return the name that a hub gives a small file."""
+    return hashlib.sha1(b"blob %d\0%s" % (len(text), text.encode())).hexdigest()  # noqa: S324
+
+
+def cached(models, name, commit=COMMIT, texts=None):
+    """Put a repository into the hub's cache, as huggingface_hub lays it out; return its folder."""
+    folder = models / "huggingface/hub" / f"models--{name.replace('/', '--')}"
+    for path, text in (texts or {"unet/weights.safetensors": "heavy " * 99, "model_index.json": "{}"}).items():
+        large = path.endswith(".safetensors")
+        digest = hashlib.sha256(text.encode()).hexdigest() if large else blob(text)
+        (folder / "blobs").mkdir(parents=True, exist_ok=True)
+        (folder / "blobs" / digest).write_text(text)
+        link = folder / "snapshots" / commit / path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(f"{'../' * path.count('/')}../../blobs/{digest}")
+    (folder / "refs").mkdir(exist_ok=True)
+    (folder / "refs/main").write_text(commit)
+    (folder / ".no_exist" / commit).mkdir(parents=True)
+    (folder / ".no_exist" / commit / "added_tokens.json").touch()
+    return folder
+
+
+@pytest.fixture
+def models(data, tmp_path):
+    """Models from an address and from a hub, and what only this host has; the last deploy has declared the former."""
+    (tmp_path / "models.json").write_text(json.dumps({"files": [LAMA], "repositories": ["a/b"], "gone": ["gone/model"]}))
+    cached(data / "models", "a/b")
+    for name in ("stable_diffusion/our [1].safetensors", "lora/x.safetensors", "torch/lama.pt.bak", "notes.txt"):
+        (data / "models" / name).parent.mkdir(exist_ok=True)
+        (data / "models" / name).write_text(f"own {name}")
+    return data / "models"
+
+
+def files_of(identity):
+    """The files of a snapshot, links among them."""
+    entries = [json.loads(line) for line in restic("ls", "--json", identity).splitlines()]
+    return sorted(entry["path"] for entry in entries if entry.get("type") in ("file", "symlink"))
+
+
+KEPT = ["/models/lora/x.safetensors", "/models/notes.txt", "/models/stable_diffusion/our [1].safetensors"]
+KEPT += ["/models/torch/lama.pt.bak"]
+
+
+def test_what_can_be_fetched_again_is_left_out_and_listed(run, models, tmp_path):
+    result = run(**OWN)
+    identity = result["snapshots"]["models"]
+    assert files_of(identity) == ["/left-out.json", *KEPT]
+    size = len("heavy " * 99) + 2
+    left = [{**LAMA, "bytes": 20}, {"hub": "a/b", "revision": COMMIT, "bytes": size}]
+    assert json.loads(restic("dump", identity, "/left-out.json")) == left == result["fetchable"]
+    assert (result["ok"], result["models"], result["files"], result["unrecorded"]) == (True, "own", 4, False)
+    assert snapshots()[0]["tags"] == ["iopaint", "models", result["run"], "own"]
+    assert "/models/huggingface/hub/models--a--b" not in restic("ls", identity)
+    assert json.loads((tmp_path / "audit").read_text())["models"] == "own"
+
+
+def test_all_models_by_default(run, models):
+    result = run(include=["models"])
+    assert (result["models"], result["fetchable"]) == ("all", [])
+    assert len(files_of(result["snapshots"]["models"])) == len(KEPT) + 1 + 6
+    assert "own" not in snapshots()[0]["tags"]
+
+
+def test_no_file_is_left_out_on_suspicion(run, models, tmp_path):
+    """A file with another content at a declared path, and everything where no deploy has said what it fetches."""
+    (models / "torch/lama.pt").write_text("our own lama")
+    result = run(**OWN)
+    assert "/models/torch/lama.pt" in files_of(result["snapshots"]["models"])
+    assert [entry["hub"] for entry in result["fetchable"]] == ["a/b"]
+    (tmp_path / "models.json").unlink()
+    result = run(**OWN)
+    assert (result["ok"], result["models"], result["unrecorded"]) == (True, "all", True)
+    assert len(files_of(result["snapshots"]["models"])) == len(KEPT) + 1 + 6
+
+
+def written_through(folder):
+    """Somebody copies weights of the same size over a link."""
+    path = folder / "snapshots" / COMMIT / "unet/weights.safetensors"
+    path.write_text("h" * path.stat().st_size)
+
+
+def put_in_place_of_a_link(folder):
+    path = folder / "snapshots" / COMMIT / "unet/weights.safetensors"
+    path.unlink()
+    path.write_text("fine-tuned")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        written_through,
+        put_in_place_of_a_link,
+        lambda folder: (folder / "snapshots" / COMMIT / "lora.safetensors").write_text("own"),
+        lambda folder: (folder / "snapshots" / COMMIT / "lora.safetensors").symlink_to("/srv/lora.safetensors"),
+        lambda folder: (folder / "blobs/lora.safetensors").write_text("own"),
+        lambda folder: (folder / "lora.safetensors").write_text("own"),
+        lambda folder: (folder / "refs/main").write_text("by hand"),
+        lambda folder: (folder / "fetched").mkdir() or (folder / f"fetched/{COMMIT}.json").write_text("[]"),
+        lambda folder: (folder / ".no_exist" / COMMIT / "x").write_text("own"),
+        lambda folder: os.mkfifo(folder / "blobs" / ("3" * 40)),
+        lambda folder: folder.rename(folder.with_name("models--gone--model")),
+        lambda folder: folder.rename(folder.with_name("models--plain")),
+    ],
+)
+def test_a_repository_with_anything_that_no_hub_gave_is_backed_up_whole(run, models, spoil):
+    folder = models / "huggingface/hub/models--a--b"
+    spoil(folder)
+    fifo = any((models / "huggingface/hub").rglob("3" * 40))
+    result = run(right=3 if fifo else 0, **OWN)
+    assert [entry.get("hub") for entry in result["fetchable"]] == [None]
+    assert len([path for path in files_of(result["snapshots"]["models"]) if "models--" in path]) >= 6
+
+
+def test_a_repository_that_a_bundle_brought_has_no_links(run, models):
+    """Its files are as they were recorded, or written to since."""
+    folder = models / "huggingface/hub/models--a--b"
+    shutil.rmtree(folder / "blobs")
+    shutil.rmtree(folder / "snapshots")
+    (folder / "snapshots" / COMMIT).mkdir(parents=True)
+    file = folder / "snapshots" / COMMIT / "x.bin"
+    file.write_text("1234")
+    (folder / "fetched").mkdir()
+    (folder / f"fetched/{COMMIT}.json").write_text(json.dumps({"asked": {}, "files": {"x.bin": 4}}))
+    assert {"hub": "a/b", "revision": COMMIT, "bytes": 4} in run(**OWN)["fetchable"]
+    file.write_text("5678")
+    os.utime(file, ns=(1 << 62, 1 << 62))
+    assert len(run(**OWN)["fetchable"]) == 1
+
+
+def test_a_download_that_is_not_whole_is_left_out_and_not_waited_for(run, models):
+    folder = models / "huggingface/hub/models--c--d/blobs"
+    folder.mkdir(parents=True)
+    with (folder / f"{'4' * 64}.incomplete").open("w") as stream:
+        stream.write("half")
+        stream.flush()
+        result = run(wait=20, **OWN)
+    assert {"hub": "c/d", "revision": None, "bytes": 0} in result["fetchable"]
+    assert (result["busy"], result["duration_s"] < 15) == ([], True)
+
+
+def test_declared_files_of_any_name_are_left_out_each_alone(run, models, tmp_path):
+    checksum = f"sha256:{hashlib.sha256(b'declared').hexdigest()}"
+    files = [{"name": "odd", "path": f"lora/{name}", "checksum": checksum} for name in ODD]
+    for name in ODD:
+        (models / "lora" / name).write_text("declared")
+        (models / "lora" / f"{name}2").write_text("own")
+    (models / "lora/bbb.png").write_text("no b*.png")
+    (tmp_path / "models.json").write_text(json.dumps({"files": files, "repositories": [], "gone": []}))
+    result = run(**OWN)
+    assert len(result["fetchable"]) == len(ODD) + 1
+    assert len([path for path in files_of(result["snapshots"]["models"]) if path.startswith("/models/lora/")]) == len(ODD) + 2
+
+
+def test_checksums_are_computed_once(run, models, program, monkeypatch, tmp_path):
+    run(**OWN)
+    kept = json.loads((tmp_path / "sums").read_text())
+    assert len(kept) == 3
+    (tmp_path / "sums").write_text(json.dumps(dict.fromkeys(kept, "0")))
+    assert run(**OWN)["fetchable"] == []
+    (tmp_path / "sums").unlink()
+    run("--dry-run", **OWN)
+    assert not (tmp_path / "sums").exists()
+
+
+def test_models_that_are_all_fetched_are_no_missing_disk(run, models):
+    run(include=["models"])
+    for name in KEPT:
+        (models.parent / name[1:]).unlink()
+    assert run(**OWN)["ok"]
+
+
+def test_neither_kind_makes_the_other_be_forgotten(run, models):
+    """All models once, then own ones on the same day: the last of each kind stays."""
+    whole = run(include=["models"], maintain=True, check_parts=0)["snapshots"]["models"]
+    results = [run(maintain=True, check_parts=0, **OWN) for _time in range(3)]
+    assert [result["forgotten"] for result in results] == [0, 1, 1]
+    assert {snapshot["short_id"] for snapshot in snapshots()} == {whole[:8], results[-1]["snapshots"]["models"][:8]}
 
 
 # --- files that are written to ----------------------------------------------------------------------------------------

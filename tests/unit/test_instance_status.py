@@ -228,9 +228,13 @@ def test_the_lock_and_the_gpus_are_told(look, tmp_path, engine):
     [
         (
             '{"time": "2026-01-03T00:00:00Z", "ok": true, "reason": "", "scheduled": true, "snapshots": {}}',
-            {"time": "2026-01-03T00:00:00Z", "ok": True, "reason": "", "scheduled": True},
+            {"time": "2026-01-03T00:00:00Z", "ok": True, "reason": "", "scheduled": True, "models": None},
         ),
-        ("[", {"time": None, "ok": False, "reason": "{} can't be read.", "scheduled": None}),
+        (
+            '{"time": "2026-01-03T00:00:00Z", "ok": true, "reason": "", "scheduled": true, "models": "own"}',
+            {"time": "2026-01-03T00:00:00Z", "ok": True, "reason": "", "scheduled": True, "models": "own"},
+        ),
+        ("[", {"time": None, "ok": False, "reason": "{} can't be read.", "scheduled": None, "models": None}),
     ],
 )
 def test_the_last_backup_is_told(look, tmp_path, text, told):

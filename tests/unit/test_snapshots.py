@@ -48,7 +48,21 @@ def test_the_newest_of_each_tree_that_is_asked_for(options, found):
 
 def test_when_a_snapshot_was_made():
     (entry,) = snapshots.restore_choice(KNOWN, "two", "latest", ["models"], [])
-    assert entry == {"tree": "models", "id": "dddd1111", "run": "20260103T030000Z", "time_ns": 1767409201500000000}
+    assert entry == {"tree": "models", "id": "dddd1111", "run": "20260103T030000Z", "time_ns": 1767409201500000000, "own": False}
+
+
+def test_the_newest_models_are_taken_whether_some_are_left_out_or_not():
+    """A run by its name, and the newest one, whichever kind it is."""
+    own = snapshot("ffff1111", "models", 4, tags=("iopaint", "own"))
+    known = [*KNOWN, own, snapshot("ffff2222", "models", 5, host="two", tags=("own", "iopaint"))]
+    found = {
+        wanted: [(entry["id"], entry["own"]) for entry in snapshots.restore_choice(known, "one", wanted, ["models"], [])]
+        for wanted in ("latest", "20260103T010000Z", "20260103T040000Z", "ffff1")
+    }
+    mine, whole = [("ffff1111", True)], [("aaaa1111", False)]
+    assert found == {"latest": mine, "20260103T010000Z": whole, "20260103T040000Z": mine, "ffff1": mine}
+    with pytest.raises(AnsibleFilterError, match=r"20260103T040000Z: own models \(ffff1111\)"):
+        snapshots.restore_choice(known, "one", "yesterday", ["models"], [])
 
 
 @pytest.mark.parametrize(
@@ -77,6 +91,9 @@ RESULT = {
     "bytes": 4 * 10**9,
     "added": 10**9,
     "forgotten": 2,
+    "models": "all",
+    "fetchable": [],
+    "unrecorded": False,
     "busy": [],
     "left_out": [],
 }
@@ -94,6 +111,15 @@ def test_the_report_of_a_backup():
     entry = [{"path": "outputs/cpu/x", "reason": "why"}]
     assert report(rc=3, left_out=entry).endswith("\nLEFT OUT. The rest is backed up:\n  outputs/cpu/x: why")
     assert report(busy=entry).endswith("\nBeing written, and left out:\n  outputs/cpu/x: why")
+    left = [{"name": "lama", "bytes": 10**9}, {"hub": "a/b", "revision": "1" * 40, "bytes": 10**9}]
+    left += [{"hub": "c/d", "revision": None, "bytes": 0}]
+    assert report(models="own", fetchable=left) == (
+        "/backups: 20260103T010000Z; own models (aaaa1111), outputs/cpu; 3 files of 4.000 GB, 1.000 GB of it new; "
+        "snapshots removed: 2\nNot backed up, as they can be fetched again, 2.000 GB:\n  lama\n  a/b 111111111111\n"
+        "  c/d incomplete"
+    )
+    assert report(models="own", fetchable=left[:1] * 30).endswith("\n  10 more")
+    assert report(unrecorded=True).endswith("as no deploy has recorded which it fetches. Run iopaint.fleet.deploy first.")
     assert report(rc=1, snapshots={}, reason="Fatal: wrong password or no key").startswith(
         "No backup was made. The key is not that of the repository: set iopaint_backup_key"
     )

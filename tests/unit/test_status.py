@@ -116,14 +116,15 @@ def test_a_line_has_all_that_is_known():
 
 
 @pytest.mark.parametrize(
-    ("ok", "cell", "note"),
+    ("ok", "models", "cell", "note"),
     [
-        (True, "1 h 30 min", "-"),
-        (False, "failed, 1 h 30 min", "The last backup (2026-01-03T00:00:00Z) did not succeed: no room"),
+        (True, "all", "1 h 30 min", "-"),
+        (True, "own", "1 h 30 min, own models", "-"),
+        (False, None, "failed, 1 h 30 min", "The last backup (2026-01-03T00:00:00Z) did not succeed: no room"),
     ],
 )
-def test_the_last_backup_is_shown(ok, cell, note):
-    backup = {"time": "2026-01-03T00:00:00Z", "ok": ok, "reason": "no\nroom", "scheduled": True}
+def test_the_last_backup_is_shown(ok, models, cell, note):
+    backup = {"time": "2026-01-03T00:00:00Z", "ok": ok, "reason": "no\nroom", "scheduled": True, "models": models}
     document = fleet(one=answer(instance(), backup=backup))
     (line,) = lines(document)
     assert (line["backup"], line["note"]) == (cell, note)

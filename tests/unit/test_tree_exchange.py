@@ -3,6 +3,7 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import pwd
@@ -262,6 +263,124 @@ def test_a_dry_run_compares_and_leaves_nothing(run, staged, data):
     assert result["diff"]["after"] == "outputs/cpu/a.png (new)\noutputs/cpu/b.png (newer and left)\n"
     assert (content(data), beside(data)) == (before, [])
     assert [run(state, check=True)["changed"] for state in ("exchanged", "kept", "back")] == [False] * 3
+
+
+# --- snapshots that leave models out ------------------------------------------------------------------------------------
+
+COMMIT, OTHER = "1" * 40, "2" * 40
+LAMA = {"name": "lama", "path": "torch/lama.pt", "checksum": f"md5:{hashlib.md5(b'weights').hexdigest()}"}  # noqa: S324
+LEFT = [{**LAMA, "bytes": 7}, {"hub": "a/b", "revision": COMMIT, "bytes": 4}]
+
+
+def cached(models, hub="a/b", commit=COMMIT, text="1234"):
+    """Put a repository into the hub's cache of a folder of models."""
+    folder = models / "huggingface/hub" / f"models--{hub.replace('/', '--')}"
+    for path, content_of in {f"snapshots/{commit}/x.bin": text, "refs/main": commit}.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content_of)
+
+
+@pytest.fixture
+def own(run, tmp_path, data, instances):
+    """Restore a snapshot that has only the host's own models, and say what it left out. ready: may spoil what is staged."""
+    fill(tmp_path / "snapshot")
+    (tmp_path / "snapshot/models/torch/lama.pt").unlink()
+    (tmp_path / "snapshot/models/own.pt").write_text("own")
+    (instances / "models.json").write_text(json.dumps({"files": [LAMA], "repositories": ["a/b"]}))
+
+    def call(left=LEFT, states=("compared", "exchanged", "kept"), **options):
+        entry_of = {"tree": "models", "id": "id", "time_ns": NOW - HOUR, "size": 1, "own": True}
+        (staged,) = run("staged", trees=[entry_of], **options)["trees"]
+        shutil.copytree(tmp_path / "snapshot/models", Path(staged["ready"]) / "models", symlinks=True)
+        if left is not None:
+            (Path(staged["ready"]) / "left-out.json").write_text(json.dumps(left))
+        return [run(state, **options) for state in states]
+
+    return call
+
+
+@pytest.mark.parametrize("delete", [False, True])
+def test_models_that_a_snapshot_leaves_out_stay(own, data, delete):
+    cached(data / "models")
+    (data / "models/newer.pt").write_text("newer")
+    compared, _exchanged, kept = own(delete=delete)
+    assert (compared["missing"], compared["counts"]) == ([], {"models": {"new": 1}})
+    found = content(data / "models")
+    assert {"own.pt": "own", "torch/lama.pt": "weights", "newer.pt": "newer", "link.pt": "weights"}.items() <= found.items()
+    assert found[f"huggingface/hub/models--a--b/snapshots/{COMMIT}/x.bin"] == "1234"
+    assert kept["previous"] == []
+
+
+def test_what_is_missing_is_named_before_anything_is_stopped(own, data):
+    shutil.rmtree(data / "models")
+    (compared,) = own(states=["compared"])
+    assert compared["missing"] == LEFT
+    assert names(compared["stop"]) == ["cpu", "gpu"]
+    assert not (data / "models").exists()
+
+
+def test_what_is_damaged_is_missing_and_another_revision_is_not(own, data):
+    cached(data / "models", text="12")
+    (data / "models/torch/lama.pt").write_text("half")
+    assert own(states=["compared"])[0]["missing"] == LEFT
+    cached(data / "models", commit=OTHER, text="1")
+    assert own(states=["compared"])[0]["missing"] == LEFT[:1]
+
+
+def test_what_a_deploy_has_declared_since_is_missing_as_well(own, data, instances, tmp_path):
+    new = {**LAMA, "name": "new", "path": "new.pt"}
+    (instances / "models.json").write_text(json.dumps({"files": [LAMA, new], "repositories": ["a/b", "c/d", "e/f"]}))
+    cached(data / "models")
+    cached(tmp_path / "snapshot/models", "e/f")
+    assert own(states=["compared"])[0]["missing"] == [new, {"hub": "c/d", "revision": ""}]
+    (instances / "models.json").unlink()
+    assert own(states=["compared"])[0]["missing"] == []
+
+
+def test_a_fetched_model_is_not_exchanged_for_an_earlier_one_of_the_host(own, data, tmp_path):
+    """By hand at the time of the backup, declared and fetched since."""
+    cached(data / "models", commit=OTHER)
+    cached(tmp_path / "snapshot/models")
+    cached(tmp_path / "snapshot/models", "by/hand")
+    (tmp_path / "snapshot/models/torch/lama.pt").write_text("by hand")
+    own()
+    found = content(data / "models")
+    assert found["torch/lama.pt"] == "weights"
+    assert found["huggingface/hub/models--a--b/refs/main"] == OTHER
+    assert f"huggingface/hub/models--a--b/snapshots/{COMMIT}/x.bin" not in found
+    assert found["huggingface/hub/models--by--hand/refs/main"] == COMMIT
+
+
+def test_a_damaged_one_is(own, data, tmp_path):
+    (data / "models/torch/lama.pt").write_text("damaged")
+    (tmp_path / "snapshot/models/torch/lama.pt").write_text("by hand")
+    own()
+    assert content(data / "models")["torch/lama.pt"] == "by hand"
+
+
+@pytest.mark.parametrize("left", [None, {"a": 1}])
+def test_a_snapshot_without_its_list_is_refused(run, own, data, left):
+    own(left, states=[])
+    assert "has no list of the models that it leaves out" in run("compared", failed=True)["msg"]
+
+
+def test_a_record_of_a_deploy_that_cannot_be_read_is_named(run, own, instances):
+    (instances / "models.json").write_text("{")
+    own(states=[])
+    message = run("compared", failed=True)["msg"]
+    assert f"{instances}/models.json can't be read" in message
+    assert "Run iopaint.fleet.deploy" in message
+
+
+def test_what_is_no_model_in_a_list_is_passed_over(own, data, instances):
+    (instances / "models.json").unlink()
+    odd = [1, {}, {"hub": "../x", "revision": COMMIT, "bytes": 1}, {"hub": "c/d", "revision": None, "bytes": 0}]
+    odd += [
+        {**LAMA, "name": "new\nline", "path": "x", "bytes": 1},
+        {**LAMA, "path": "../../x", "bytes": 1},
+        {**LAMA, "path": "y"},
+    ]
+    assert own([*odd, LEFT[1]], states=["compared"])[0]["missing"] == [LEFT[1]]
 
 
 # --- what a killed play leaves ----------------------------------------------------------------------------------------

@@ -95,6 +95,13 @@ def data(host):
     )
 
 
+def is_proven(run):
+    """The play ended with a real inpainting."""
+    assert run.rc == 0, run.output
+    assert run.says("http://127.0.0.1:8080 inpaints with cv2", "pixels under the mask changed, 0 elsewhere"), run.output
+    return True
+
+
 class Killed:
     """A play whose control node is lost once it begins a task."""
 

@@ -241,7 +241,7 @@ def test_the_timer_backs_up_and_its_result_is_in_the_status(host, tmp_path):
     run = play("playbooks/status.yml", iopaint_status_dir=str(tmp_path))
     assert run.rc == 0, run.output
     backup = json.loads((tmp_path / "status.json").read_text())["hosts"][0]["backup"]
-    assert backup == {key: last[key] for key in ("time", "ok", "reason", "scheduled")}
+    assert backup == {key: last[key] for key in ("time", "ok", "reason", "scheduled", "models")}
     run = play("playbooks/backup.yml")
     assert run.rc == 0, run.output
     assert host("ls /etc/systemd/system/iopaint-backup.* 2>/dev/null || true") == ""

@@ -1,7 +1,7 @@
 """Models that come from the folder of another host, and in a bundle. The host is as test_models.py has left it."""
 
 import pytest
-from conftest import CONTAINER
+from conftest import CACHE, CONTAINER
 from play import ROOT, play
 
 MODELS, MIRROR = "/var/lib/iopaint/models", "/srv/models"
@@ -49,6 +49,42 @@ def test_what_another_host_has_is_copied_if_its_checksum_is_right(host, hub, ask
     assert downloaded == [f"/lfs/{TINY}/{commit}/{UNET}"]
     host.check_output(f"rm -r {MIRROR}")
     restarts()
+
+
+def test_a_backup_leaves_them_out_and_a_restore_fetches_them(host, hub, asked, pinned, restarts):
+    """At the commits that the instance is held to, before it is stopped. A checkpoint of somebody's own is in the backup."""
+    options = {"iopaint_backup_models": "own", "iopaint_backup_include": ["models"], "iopaint_backup_key": "of the test"}
+    folder = f"{MODELS}/stable_diffusion"
+    checkpoint = f"{folder}/own.safetensors"
+    host.check_output(f"mkdir -p {folder} && echo own > {checkpoint} && chown -R 10001:10001 {folder}")
+    done = play("playbooks/backup.yml", **options)
+    assert done.rc == 0, done.output[-4000:]
+    assert done.says("own models (", *(f"{each['hub']} {each['revision'][:12]}" for each in pinned))
+    listed = host.check_output("iopaint-restic ls latest --tag models")
+    assert "/models/stable_diffusion/own.safetensors" in listed
+    assert "models--" not in listed
+
+    main = [{"hub": name, "revision": "main"} for name in (TINY, XL, VAE)]
+    before = host.check_output(f"cd {CACHE} && cat models--*/refs/main")
+    host.check_output(f"find {MODELS} -mindepth 1 -delete")
+    hub(failures=[404] * 100)
+    done = play("playbooks/restore.yml", **options, iopaint_models=main)
+    assert done.rc != 0
+    assert done.says("Nothing was restored from", "could not be fetched", "No instance was touched.")
+    assert host.run(f"ls {checkpoint}").rc != 0
+    hub()
+    done = play("playbooks/restore.yml", **options, iopaint_models=main)
+    assert done.rc == 0, done.output[-4000:]
+    assert done.output.index("Fetch models from the hub") < done.output.index("Stop each instance that uses the data")
+    assert host.file(checkpoint).content_string == "own\n"
+    assert host.check_output(f"cd {CACHE} && cat models--*/refs/main") == before
+    restarts()
+    hub()
+    done = play("playbooks/restore.yml", **options, iopaint_models=main, iopaint_restore_delete=True)
+    assert done.rc == 0, done.output[-4000:]
+    assert done.changed("iopaint-models") == 0
+    assert asked() == []
+    host.check_output(f"rm {checkpoint}")
 
 
 def test_a_bundle_brings_them_to_a_host_that_reaches_no_hub(host, pinned, restarts):
