@@ -60,6 +60,27 @@ def test_a_room_is_entered_by_its_doors():
     assert {(role, name) for role, name in entered if name not in specification(ROOT / "roles" / role)} == set()
 
 
+def nodes(tree):
+    """Return each mapping in a tree of YAML."""
+    if isinstance(tree, dict):
+        yield tree
+    for child in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from nodes(child)
+
+
+def test_what_a_task_registers_hides_no_variable():
+    """What is registered, or set as a fact, comes before a role's variables and those of a play, from then on."""
+    tasks = [node for path in [*TASKS, *ROOT.glob("playbooks/**/*.yml")] for node in nodes(yaml.safe_load(path.read_text()))]
+    files = [*ROOT.glob("roles/*/vars/*.yml"), *ROOT.glob("roles/*/defaults/*.yml")]
+    given = {name for path in files for name in yaml.safe_load(path.read_text()) or {}}
+    given |= {name for node in tasks if isinstance(node.get("vars"), dict) for name in node["vars"]}
+    made = {node["register"] for node in tasks if isinstance(node.get("register"), str)}
+    made |= {name for node in tasks for name in node.get("ansible.builtin.set_fact") or {}}
+    assert len(given) > 100
+    assert len(made) > 100
+    assert given & made == set()
+
+
 def test_an_internal_variable_is_called_other_than_an_option():
     """Two leading underscores are easily overlooked."""
     known = {name for role in ROLES for name in options(role)}
