@@ -35,7 +35,7 @@ BEFORE = {
     "model incomplete": ({"iopaint_models": [{"name": "mine"}]}, ["iopaint_models: the model mine needs checksum, path, url"]),
 }
 # Known once the source is on the host, or its server has been asked.
-LATER = {
+BUILD = {
     "unknown ref": (
         {"iopaint_image_ref": "no-such-ref"},
         ["iopaint_image_ref no-such-ref", "the repository has no such branch, tag or other ref"],
@@ -56,19 +56,6 @@ LATER = {
         {"iopaint_image_min_free_gb": 1e6, "iopaint_image_ref": "v1.6.1-test"},
         ["Too little disk", "iopaint_image_min_free_gb asks for 1000000.0"],
     ),
-    "options, all at once": (
-        {"iopaint_instances": [{**INSTANCE, "model": "lamma", "options": {"low_men": True, "quality": 101}}]},
-        [
-            "iopaint_instances",
-            "cpu: IOPAINT_LOW_MEN is no option of this IOPaint (nearest: IOPAINT_LOW_MEM)",
-            "cpu: IOPAINT_QUALITY='101' is wrong, accepted: a whole number from 1 to 100",
-            "cpu: IOPAINT_MODEL='lamma' is no model of this IOPaint (nearest: lama)",
-        ],
-    ),
-    "checksum": (
-        {"iopaint_models": [LAMA]},
-        ["The model lama of iopaint_models could not be downloaded from http://127.0.0.1:8000/big-lama.pt", "sha256:0000"],
-    ),
     "release": (
         {"iopaint_image_source": "release", "iopaint_image_release": "0.0.0"},
         ["IOPaint 0.0.0 (iopaint_image_release) could not be downloaded from the Python package index"],
@@ -82,13 +69,29 @@ LATER = {
         ["The base image registry.invalid/base:1 (iopaint_image_base) could not be pulled"],
     ),
 }
+# Known once there are images.
+DEPLOY = {
+    "options, all at once": (
+        {"iopaint_instances": [{**INSTANCE, "model": "lamma", "options": {"low_men": True, "quality": 101}}]},
+        [
+            "iopaint_instances",
+            "cpu: IOPAINT_LOW_MEN is no option of this IOPaint (nearest: IOPAINT_LOW_MEM)",
+            "cpu: IOPAINT_QUALITY='101' is wrong, accepted: a whole number from 1 to 100",
+            "cpu: IOPAINT_MODEL='lamma' is no model of this IOPaint (nearest: lama)",
+        ],
+    ),
+    "checksum": (
+        {"iopaint_models": [LAMA]},
+        ["The model lama of iopaint_models could not be downloaded from http://127.0.0.1:8000/big-lama.pt", "sha256:0000"],
+    ),
+}
 
 
-@pytest.mark.parametrize("case", [*BEFORE, *LATER])
+@pytest.mark.parametrize("case", [*BEFORE, *BUILD, *DEPLOY])
 def test_bad_input(host, case):
-    variables, sentences = {**BEFORE, **LATER}[case]
+    variables, sentences = {**BEFORE, **BUILD, **DEPLOY}[case]
     before = deployed(host)
-    run = play("deploy.yml", **variables)
+    run = play("playbooks/build.yml" if case in BUILD else "deploy.yml", **variables)
     assert run.rc == 2, run.output
     assert run.says(*sentences), run.output
     if case in BEFORE:
