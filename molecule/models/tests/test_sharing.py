@@ -54,14 +54,14 @@ def test_what_another_host_has_is_copied_if_its_checksum_is_right(host, hub, ask
 def test_a_backup_leaves_them_out_and_a_restore_fetches_them(host, hub, asked, pinned, restarts):
     """At the commits that the instance is held to, before it is stopped. A checkpoint of somebody's own is in the backup."""
     options = {"iopaint_backup_models": "own", "iopaint_backup_include": ["models"], "iopaint_backup_key": "of the test"}
-    folder = f"{MODELS}/stable_diffusion"
+    folder = f"{MODELS}/lora"
     checkpoint = f"{folder}/own.safetensors"
     host.check_output(f"mkdir -p {folder} && echo own > {checkpoint} && chown -R 10001:10001 {folder}")
     done = play("playbooks/backup.yml", **options)
     assert done.rc == 0, done.output[-4000:]
     assert done.says("own models (", *(f"{each['hub']} {each['revision'][:12]}" for each in pinned))
     listed = host.check_output("iopaint-restic ls latest --tag models")
-    assert "/models/stable_diffusion/own.safetensors" in listed
+    assert "/models/lora/own.safetensors" in listed
     assert "models--" not in listed
 
     main = [{"hub": name, "revision": "main"} for name in (TINY, XL, VAE)]
