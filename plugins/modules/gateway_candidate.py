@@ -34,6 +34,7 @@ options:
 attributes:
   check_mode:
     support: none
+    description: It is skipped, as nothing that it would show is there before the candidate is in service.
 author: iopaint.fleet contributors (@iopaint)
 """
 

@@ -115,6 +115,14 @@ def test_a_filter_documents_itself_and_all_that_it_takes(name):
     assert {option for option in options if options[option].get("required")} == required
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "plugins/modules").glob("*.py")), ids=lambda path: path.stem)
+def test_a_module_says_of_each_attribute_what_it_does(path):
+    """As antsibull-docs and ansible-test want it, which `make conformance` runs."""
+    module = importlib.import_module(f"ansible_collections.iopaint.fleet.plugins.modules.{path.stem}")
+    attributes = yaml.safe_load(module.DOCUMENTATION)["attributes"]
+    assert [name for name, each in attributes.items() if not each.get("description")] == []
+
+
 def test_the_local_inventory_needs_no_python_of_path(tmp_path):
     """pyenv and asdf put shims first in PATH, which don't run where their version is not installed."""
     for name in ("python", "python3", *(f"python3.{minor}" for minor in range(6, 20))):
