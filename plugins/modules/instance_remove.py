@@ -107,7 +107,7 @@ from ansible_collections.iopaint.fleet.plugins.module_utils.tree import shown
 
 TEMPORARY = r"tmp[a-z0-9_]{8}"  # of a file that was being written when its play was killed
 OF_INSTANCE = re.compile(rf"releases|current(\.new)?|proof\.png|{TEMPORARY}")
-OF_ALL = re.compile(rf"photo\.png|models\.log|\.gateway|{TEMPORARY}")
+OF_ALL = re.compile(rf"photo\.png|models\.(json|log)|\.gateway|\.weights|{TEMPORARY}")
 OF_BUILD = re.compile(r"docker|git|worktree|release-.*|wheelhouse|ca\.pem|(cpu|gpu)\.log|(base|bundle)\.tar")
 BASES = ("iopaint-base", "iopaint-fleet/gpu-check")  # made on the host by other modules, and not labelled
 

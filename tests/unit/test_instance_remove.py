@@ -4,10 +4,12 @@
 import fcntl
 import json
 import os
+import re
 
 import pytest
 from ansible_collections.iopaint.fleet.plugins.filter.removals import FilterModule
 from ansible_collections.iopaint.fleet.plugins.modules import instance_remove
+from conftest import ROOT
 
 FILTERS = FilterModule().filters()
 LABELS = {"io.iopaint.fleet.recipe": "abc"}
@@ -108,7 +110,9 @@ def host(tmp_path):
             self.instance("batch", self.two)
             for path in (self.build / "docker", self.build / "git" / "iopaint", self.data / "models", self.log.parent):
                 path.mkdir(parents=True)
-            for path in (self.top / "photo.png", self.build / "docker" / "docker-bake.hcl", self.data / "models" / "lama.pt"):
+            for name in ("photo.png", "models.json", "models.log"):
+                (self.top / name).write_text("x")
+            for path in (self.build / "docker" / "docker-bake.hcl", self.data / "models" / "lama.pt"):
                 path.write_text("x")
             for name in ("cpu.log", "ca.pem", "base.tar", "bundle.tar"):
                 (self.build / name).write_text("x")
@@ -172,6 +176,12 @@ def test_all_of_it_goes_and_data_and_log_stay(remove, host, tmp_path):
     assert (line["containers"], line["images"], "data" in line) == (2, 3, False)
     assert result["data"] == [str(host.data / "models"), str(host.data / "outputs")]
     assert result["diff"]["before"].splitlines() == result["removed"]
+
+
+def test_what_the_architecture_says_is_on_a_host_is_known():
+    names = set(re.findall(r"`/opt/iopaint/instances/([\w.]+)", (ROOT / "docs" / "architecture.md").read_text()))
+    assert {"models.json", ".gateway"} <= names
+    assert {name for name in names if not instance_remove.OF_ALL.fullmatch(name)} == set()
 
 
 def test_the_second_time_changes_nothing(remove, host):
