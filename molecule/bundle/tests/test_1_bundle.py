@@ -58,4 +58,4 @@ def test_nothing_is_downloaded_behind_a_link(make, builder, victim):
     assert done.rc == 0, done.output[-3000:]
     assert attack.state(builder) == victim
     assert builder.check_output(f"stat -c '%F %u:%g %a' {hub}/checkpoints/big-lama.pt") == "regular file 10001:10001 644"
-    assert builder.check_output("ls -A /opt/iopaint/instances") == ""  # no download is left
+    assert builder.check_output("ls -A /opt/iopaint/instances") == "models.json"  # the record; no download is left
